@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Open files, for the namespace. */
+#ifndef FS_HANDLE_H
+#define FS_HANDLE_H
+
+#include "fs/namespace.h"
+
+/*
+ * The inode numbers above @after of the open files of @live, ascending and
+ * each once, up to @count; returns how many. Needs the namespace's lock.
+ */
+unsigned handle_inodes_locked(const struct live *live, uint64_t after,
+			      uint64_t *ret_inodes, unsigned count);
+
+#endif

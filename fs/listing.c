@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Open folders. A view is listed from the catalog, by position:
+ *
+ *	tensors/, npy/	0 is the first tensor
+ *	objects/	2 n is NAME.pt of object n, 2 n + 1 its NAME.json
+ *
+ * All other folders are read when they are opened, and listed from that.
+ * "." and ".." are the business of who lists.
+ */
+#include "fs/namespace.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct listing {
+	struct live *live;	/* of a view, one reference; else NULL */
+	enum view view;
+	struct array entries;	/* struct listed, of all others */
+};
+
+static int add(struct listing *listing, const char *name, mode_t type,
+	       uint64_t inode)
+{
+	struct listed *listed = array_add(&listing->entries, sizeof(*listed));
+
+	if (!listed)
+		return -ENOMEM;
+	memset(listed, 0, sizeof(*listed));
+	snprintf(listed->name, sizeof(listed->name), "%s", name);
+	listed->type = type;
+	listed->inode = inode;
+	listed->next = listing->entries.size / sizeof(*listed);
+	return 0;
+}
+
+static mode_t entry_type(int folder, const struct dirent *entry)
+{
+	struct stat status;
+
+	if (entry->d_type != DT_UNKNOWN)
+		return DTTOIF(entry->d_type);
+	return fstatat(folder, entry->d_name, &status,
+		       AT_SYMLINK_NOFOLLOW) < 0 ? 0 : status.st_mode & S_IFMT;
+}
+
+/* What the store has; of a mirror, the folders only. */
+static int add_stored(struct listing *listing, const struct node *node,
+		      DIR *stream, bool seen[VIEW_COUNT])
+{
+	bool mirror = node->kind == NODE_MIRROR;
+	struct dirent *entry;
+	int error = 0, view;
+
+	while (!error) {
+		mode_t type;
+
+		errno = 0;
+		entry = readdir(stream);
+		if (!entry)
+			return -errno;
+		if (strcmp(entry->d_name, ".") == 0 ||
+		    strcmp(entry->d_name, "..") == 0 ||
+		    (!*node->path && strcmp(entry->d_name, ".ckptfs") == 0))
+			continue;
+		view = view_from_name(entry->d_name);
+		if (view >= 0)
+			seen[view] = true;
+		type = entry_type(dirfd(stream), entry);
+		if (!mirror || S_ISDIR(type))
+			error = add(listing, entry->d_name, type, 0);
+	}
+	return error;
+}
+
+static int add_views(struct namespace *ns, struct listing *listing,
+		     const struct node *node, const bool seen[VIEW_COUNT])
+{
+	struct live *live = nodes_live(&ns->nodes, node->folder);
+	int view, error = 0;
+
+	for (view = 0; live && view < VIEW_COUNT && !error; view++) {
+		if (seen[view])
+			continue;
+		if (node->kind == NODE_FOLDER)
+			error = add(listing, view_names[view], S_IFLNK,
+				    live_link_inode(live, (enum view)view));
+		else
+			error = add(listing, view_names[view],
+				    view == VIEW_JSON ? S_IFREG : S_IFDIR,
+				    live_view_inode(live, (enum view)view));
+	}
+	if (live)
+		nodes_put_live(&ns->nodes, live);
+	return error;
+}
+
+static int read_folder(struct namespace *ns, const struct node *node,
+		       struct listing *listing)
+{
+	bool seen[VIEW_COUNT] = { false };
+	DIR *stream;
+	int fd, error;
+
+	namespace_look(ns, node->folder);
+	error = io_open_folder(ns->root, *node->path ? node->path : ".", &fd);
+	if (error)
+		return error == -ENOENT ? -ESTALE : error;
+	stream = fdopendir(fd);
+	if (!stream) {
+		error = -errno;
+		close(fd);
+		return error;
+	}
+	error = add_stored(listing, node, stream, seen);
+	if (!error)
+		error = add_views(ns, listing, node, seen);
+	closedir(stream);
+	return error;
+}
+
+int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
+			   struct listing **ret_listing)
+{
+	struct listing *listing;
+	struct place place;
+	int error = nodes_find(&ns->nodes, inode, &place);
+
+	if (error)
+		return error;
+	if (place.what == PLACE_VIEW && atomic_load(&place.live->retired))
+		return -ESTALE;
+	if (place.what == PLACE_NODE && place.node->folder && nowait)
+		return -EAGAIN;
+	listing = calloc(1, sizeof(*listing));
+	if (!listing)
+		return -ENOMEM;
+	if (place.what == PLACE_VIEW && place.view != VIEW_JSON) {
+		listing->view = place.view;
+		listing->live = place.live;
+		nodes_hold(&ns->nodes, place.live);
+	} else if (place.what == PLACE_NODE && place.node->folder) {
+		error = read_folder(ns, place.node, listing);
+	} else if (place.what == PLACE_NODE &&
+		   place.node->kind == NODE_HIDDEN) {
+		error = add(listing, "views", S_IFDIR, 0);
+	} else {
+		error = -ENOTDIR;
+	}
+	if (error)
+		namespace_close_listing(ns, listing);
+	else
+		*ret_listing = listing;
+	return error;
+}
+
+void namespace_close_listing(struct namespace *ns, struct listing *listing)
+{
+	if (listing->live)
+		nodes_put_live(&ns->nodes, listing->live);
+	array_finish(&listing->entries);
+	free(listing);
+}
+
+bool listing_is_immutable(const struct listing *listing)
+{
+	return listing->live != NULL;
+}
+
+static int list_object(struct listing *listing, uint64_t position, bool nowait,
+		       struct view_file *file)
+{
+	const struct catalog *catalog = listing->live->checkpoint->catalog;
+	uint64_t size, entry = catalog->tensor_count + position / 2;
+	int error;
+
+	if (position / 2 >= catalog->object_count)
+		return -ENOENT;
+	view_whole(catalog, VIEW_OBJECTS, entry, position % 2, file);
+	if (!file->json)
+		return 0;
+	error = live_json_size(listing->live, entry, nowait, &size);
+	/* Not plain data: the entry is left out, see namespace_list. */
+	return error == -ENOENT ? -EOPNOTSUPP : error;
+}
+
+static int list_file(struct listing *listing, uint64_t position, bool nowait,
+		     struct listed *listed)
+{
+	struct live *live = listing->live;
+	struct view_file file;
+	int error = 0;
+
+	if (listing->view == VIEW_OBJECTS)
+		error = list_object(listing, position, nowait, &file);
+	else if (position >= live->checkpoint->catalog->tensor_count)
+		error = -ENOENT;
+	else
+		view_whole(live->checkpoint->catalog, listing->view, position,
+			   false, &file);
+	if (!error)
+		error = namespace_file_status(live, &file, nowait,
+					      &listed->status);
+	if (error)
+		return error;
+	view_print(live->checkpoint->catalog, &file, listed->name);
+	listed->inode = listed->status.st_ino = live_inode(live, &file);
+	listed->type = S_IFREG;
+	listed->has_status = true;
+	listed->live = live;
+	listed->immutable = true;
+	listed->next = position + 1;
+	return 0;
+}
+
+int namespace_list(struct namespace *ns, struct listing *listing,
+		   uint64_t position, bool nowait, struct listed *ret_listed)
+{
+	const struct listed *entries = (const void *)listing->entries.data;
+	int error;
+
+	(void)ns;
+	if (!listing->live) {
+		if (position >= listing->entries.size / sizeof(*entries))
+			return -ENOENT;
+		*ret_listed = entries[position];
+		return 0;
+	}
+	do
+		error = list_file(listing, position++, nowait, ret_listed);
+	while (error == -EOPNOTSUPP);
+	return error;
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ckptfs SOURCE MOUNTPOINT: the command line, and the staircase up and down.
+ * In the background, the daemon is forked off before anything else exists,
+ * and the parent waits for its word that the mount answers.
+ */
+#define FUSE_USE_VERSION 314
+#include "fs/log.h"
+#include "fs/mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <fuse_opt.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { EXIT_USAGE = 2 };
+
+struct options {
+	char *source, *path;	/* owned */
+	char *log;		/* owned */
+	char *name;		/* owned: fsname= */
+	int foreground, debug, help, version;
+};
+
+#define OPTION(text, field) { text, offsetof(struct options, field), 1 }
+
+static const struct fuse_opt specs[] = {
+	OPTION("-f", foreground),
+	OPTION("-d", debug),
+	OPTION("debug", debug),
+	OPTION("-h", help),
+	OPTION("--help", help),
+	OPTION("-V", version),
+	OPTION("--version", version),
+	OPTION("log=%s", log),
+	OPTION("fsname=%s", name),
+	/* What mount(8) and fstab(5) say to all file systems. */
+	FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("nouser", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("nofail", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("_netdev", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("rw", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_END
+};
+
+static const char help_text[] =
+"usage: ckptfs SOURCE MOUNTPOINT [-f] [-d] [-o options]\n"
+"\n"
+"Mount the folder SOURCE, and every PyTorch distributed checkpoint in it, so\n"
+"that each tensor is a file. Beside the stored files of a checkpoint stand:\n"
+"\n"
+"    tensors/NAME       the whole tensor: row-major, little-endian bytes\n"
+"    npy/NAME.npy       the same behind a NumPy header\n"
+"    objects/NAME.pt    what is not a tensor, as stored; NAME.json where it\n"
+"                       is plain data\n"
+"    tensors.json       names, types, shapes and shards of all tensors\n"
+"\n"
+"A slice is a name, too: tensors/NAME[0:1024,:]. The mount is read-only.\n"
+"\n"
+"    -f                 stay in the foreground\n"
+"    -d                 print every request; implies -f\n"
+"    -o log=FILE        append what is logged to FILE; in the background the\n"
+"                       system log has it otherwise\n"
+"    -o fsname=NAME     the source that /proc/mounts shows\n"
+"    -o allow_other     let other users in\n"
+"    -o auto_unmount    unmount when the daemon dies\n"
+"    -o ...             other options of mount(8) and fuse(8)\n"
+"    -h, --help         this text\n"
+"    -V, --version      the version\n"
+"\n"
+"Unmount with: fusermount3 -u MOUNTPOINT\n";
+
+static int take_argument(void *data, const char *arg, int key,
+			 struct fuse_args *args)
+{
+	struct options *options = data;
+
+	(void)args;
+	if (key != FUSE_OPT_KEY_NONOPT)
+		return 1;
+	if (!options->source)
+		options->source = strdup(arg);
+	else if (!options->path)
+		options->path = strdup(arg);
+	else
+		return -1;
+	return 0;
+}
+
+static int usage(const char *what)
+{
+	fprintf(stderr, "ckptfs: %s; see ckptfs --help\n", what);
+	return EXIT_USAGE;
+}
+
+/* Commas and backslashes separate options: escape them. */
+static char *make_name_option(const char *name)
+{
+	char *text = malloc(2 * strlen(name) + 16), *p;
+
+	if (!text)
+		return NULL;
+	p = text + sprintf(text, "-ofsname=");
+	for (; *name; name++) {
+		if (*name == ',' || *name == '\\')
+			*p++ = '\\';
+		*p++ = *name;
+	}
+	*p = '\0';
+	return text;
+}
+
+static int add_options(const struct options *options, struct fuse_args *args)
+{
+	char *name = make_name_option(options->name ? options->name :
+						      options->source);
+	int failed = !name || fuse_opt_add_arg(args, name) ||
+		     fuse_opt_add_arg(args, "-osubtype=ckptfs") ||
+		     fuse_opt_add_arg(args, "-odefault_permissions") ||
+		     fuse_opt_add_arg(args, "-omax_read=1048576") ||
+		     fuse_opt_add_arg(args, "-oro") ||
+		     (options->debug && fuse_opt_add_arg(args, "-d"));
+
+	free(name);
+	return failed ? -ENOMEM : 0;
+}
+
+/* Each open file of a store costs a descriptor. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/* ---- the background -------------------------------------------------------- */
+
+/*
+ * In the child, 0 and the pipe to report on. In the parent, wait for the
+ * report and return 1 with the exit status.
+ */
+static int go_to_background(int *ret_report, int *ret_status)
+{
+	char report;
+	int ends[2];
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		close(ends[0]);
+		setsid();
+		*ret_report = ends[1];
+		return 0;
+	}
+	close(ends[1]);
+	/* No report: it died, and has said why. */
+	*ret_status = read(ends[0], &report, 1) == 1 ? EXIT_SUCCESS :
+						       EXIT_FAILURE;
+	return 1;
+}
+
+/* Called when the mount answers. */
+static void report_ready(void *context)
+{
+	int *report = context, null;
+
+	if (*report < 0)
+		return;
+	log_background();
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (chdir("/") < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 ||
+	    dup2(null, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
+		log_line(LOG_LEVEL_WARNING, "detaching: %s", strerror(errno));
+	if (null > STDERR_FILENO)
+		close(null);
+	if (write(*report, "", 1) < 0)
+		log_line(LOG_LEVEL_WARNING, "reporting: %s", strerror(errno));
+	close(*report);
+	*report = -1;
+}
+
+/* ---- up and down ----------------------------------------------------------- */
+
+static int serve(const struct options *options, struct fuse_args *args,
+		 int report)
+{
+	struct mount_options mount_options = {
+		.source = options->source, .path = options->path,
+		.args = args->argv, .arg_count = args->argc,
+	};
+	struct namespace ns;
+	struct mount *mount;
+	int error;
+
+	raise_file_limit();
+	error = namespace_init(&ns, options->source);
+	if (error) {
+		fprintf(stderr, "ckptfs: %s: %s\n", options->source,
+			strerror(-error));
+		return EXIT_FAILURE;
+	}
+	error = mount_open(&ns, &mount_options, &mount);
+	if (error) {
+		fprintf(stderr, "ckptfs: cannot mount on %s: %s\n",
+			options->path, error == -EIO || error == -EINVAL ?
+			"libfuse said why" : strerror(-error));
+		goto finish_namespace;
+	}
+	error = mount_serve(mount, report_ready, &report);
+	if (error)
+		log_line(LOG_LEVEL_ERROR, "serving: %s", strerror(-error));
+	mount_close(mount);
+finish_namespace:
+	namespace_finish(&ns);
+	return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int run(const struct options *options, struct fuse_args *args)
+{
+	int report = -1, status = EXIT_FAILURE, error;
+
+	if (options->help) {
+		fputs(help_text, stdout);
+		return EXIT_SUCCESS;
+	}
+	if (options->version) {
+		printf("ckptfs %s (libfuse %s)\n", CKPTFS_VERSION,
+		       fuse_pkgversion());
+		return EXIT_SUCCESS;
+	}
+	if (!options->source || !options->path)
+		return usage("SOURCE and MOUNTPOINT are needed");
+	if (options->log) {
+		error = log_open(options->log);
+		if (error) {
+			fprintf(stderr, "ckptfs: %s: %s\n", options->log,
+				strerror(-error));
+			return EXIT_FAILURE;
+		}
+	}
+	error = add_options(options, args);
+	if (!error && !options->foreground && !options->debug)
+		error = go_to_background(&report, &status);
+	if (error < 0)
+		fprintf(stderr, "ckptfs: %s\n", strerror(-error));
+	if (error)
+		return status;
+	return serve(options, args, report);
+}
+
+int main(int argc, char **argv)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
+	struct options options = { .source = NULL };
+	int status;
+
+	if (fuse_opt_parse(&args, &options, specs, take_argument))
+		status = usage("bad arguments");
+	else
+		status = run(&options, &args);
+	fuse_opt_free_args(&args);
+	free(options.source);
+	free(options.path);
+	free(options.log);
+	free(options.name);
+	return status;
+}

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One thread receives requests and answers them, and never blocks on the
+ * store: what would, goes to the pool. A second one on a 2-core machine slows
+ * a single reader down, since the kernel wakes them in turn; but many large
+ * reads at once gain from it. So the others sleep, and the thread that has
+ * just received a request wakes one of them only if more are waiting. One that
+ * was woken serves until nothing waits, and sleeps again.
+ *
+ * The main thread waits for signals, and for the word that the mount is gone.
+ */
+#define FUSE_USE_VERSION 314
+#include "fs/mount.h"
+
+#include "fs/log.h"
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum { WORKER_MAX = 4, POOL_MAX = 16, READ_AHEAD_KIB = 4096 };
+
+struct mount {
+	struct ops ops;
+	struct pool *pool;		/* owned */
+	struct fuse_session *session;	/* owned */
+	char *path;			/* owned: of the mount point */
+	bool mounted;
+	pthread_t workers[WORKER_MAX];
+	unsigned worker_count;
+	sem_t spare;			/* posted to wake a spare worker */
+	_Atomic unsigned asleep;	/* spare workers */
+	int ready, gone;		/* owned eventfds */
+};
+
+static void signal_event(int fd)
+{
+	const uint64_t one = 1;
+
+	if (write(fd, &one, sizeof(one)) < 0)
+		log_line(LOG_LEVEL_ERROR, "eventfd: %s", strerror(errno));
+}
+
+static void on_ready(void *context)
+{
+	struct mount *mount = context;
+
+	signal_event(mount->ready);
+}
+
+static void drop_pages(void *context, uint64_t inode)
+{
+	struct mount *mount = context;
+
+	if (mount->session)
+		fuse_lowlevel_notify_inval_inode(mount->session, inode, 0, 0);
+}
+
+/* ---- workers --------------------------------------------------------------- */
+
+static bool more_is_waiting(const struct mount *mount)
+{
+	struct pollfd fd = { .fd = fuse_session_fd(mount->session),
+			     .events = POLLIN };
+
+	return poll(&fd, 1, 0) > 0;
+}
+
+static void wake_spare(struct mount *mount)
+{
+	unsigned asleep = atomic_load(&mount->asleep);
+
+	while (asleep > 0)
+		if (atomic_compare_exchange_weak(&mount->asleep, &asleep,
+						 asleep - 1)) {
+			sem_post(&mount->spare);
+			return;
+		}
+}
+
+/* Receive and serve one request. False: there will be no more. */
+static bool serve_one(struct mount *mount, struct fuse_buf *buffer)
+{
+	int size;
+
+	/* Only here may a worker be ended. */
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	size = fuse_session_receive_buf(mount->session, buffer);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	if (size == -EINTR || size == -EAGAIN)
+		return true;
+	if (size <= 0)
+		return false;
+	if (atomic_load(&mount->asleep) > 0 && more_is_waiting(mount))
+		wake_spare(mount);
+	fuse_session_process_buf(mount->session, buffer);
+	return !fuse_session_exited(mount->session);
+}
+
+static bool serve_waiting(struct mount *mount, struct fuse_buf *buffer)
+{
+	while (more_is_waiting(mount))
+		if (!serve_one(mount, buffer))
+			return false;
+	return true;
+}
+
+static void finish_worker(void *context)
+{
+	struct fuse_buf *buffer = context;
+
+	free(buffer->mem);
+	ops_thread_finish();
+}
+
+static void *first_main(void *context)
+{
+	struct mount *mount = context;
+	struct fuse_buf buffer = { .mem = NULL };
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_cleanup_push(finish_worker, &buffer);
+	while (serve_one(mount, &buffer))
+		;
+	signal_event(mount->gone);
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+static void sleep_spare(struct mount *mount)
+{
+	atomic_fetch_add(&mount->asleep, 1);
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	while (sem_wait(&mount->spare) < 0 && errno == EINTR)
+		;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+}
+
+static void *spare_main(void *context)
+{
+	struct mount *mount = context;
+	struct fuse_buf buffer = { .mem = NULL };
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_cleanup_push(finish_worker, &buffer);
+	do
+		sleep_spare(mount);
+	while (serve_waiting(mount, &buffer));
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+static int start_workers(struct mount *mount)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned count = cores < 2 ? 2 : cores > WORKER_MAX ? WORKER_MAX :
+							       (unsigned)cores;
+	int error = 0;
+
+	while (mount->worker_count < count && !error) {
+		error = pthread_create(&mount->workers[mount->worker_count],
+				       NULL, mount->worker_count ? spare_main :
+								   first_main,
+				       mount);
+		mount->worker_count += !error;
+	}
+	/* One is enough to serve. */
+	return mount->worker_count > 0 ? 0 : -error;
+}
+
+static void stop_workers(struct mount *mount)
+{
+	unsigned i;
+
+	for (i = 0; i < mount->worker_count; i++)
+		pthread_cancel(mount->workers[i]);
+	for (i = 0; i < mount->worker_count; i++)
+		pthread_join(mount->workers[i], NULL);
+	mount->worker_count = 0;
+}
+
+/* ---- the main thread ------------------------------------------------------- */
+
+/* A buffered reader gains from the kernel reading further ahead than its 128
+ * KiB; only root may ask for it, and only when the mount answers. */
+static void raise_read_ahead(const struct mount *mount)
+{
+	char path[80], value[16];
+	struct stat status;
+	int fd, size;
+
+	if (stat(mount->path, &status) < 0)
+		return;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
+		 major(status.st_dev), minor(status.st_dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	size = snprintf(value, sizeof(value), "%d", READ_AHEAD_KIB);
+	if (write(fd, value, (size_t)size) < 0)
+		log_line(LOG_LEVEL_INFO, "%s: %s", path, strerror(errno));
+	close(fd);
+}
+
+/* Wait for one of the descriptors; returns its index, or -errno. */
+static int wait_for(const int *fds, unsigned count)
+{
+	struct pollfd polled[3];
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		polled[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
+	while (poll(polled, count, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	for (i = 0; i < count && !polled[i].revents; i++)
+		;
+	return (int)i;
+}
+
+int mount_serve(struct mount *mount, void (*ready)(void *context),
+		void *context)
+{
+	int signals, error, event;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	/* Before any thread starts, so that none of them gets one. */
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (signals < 0)
+		return -errno;
+	error = start_workers(mount);
+	if (!error) {
+		const int fds[] = { signals, mount->gone, mount->ready };
+
+		event = wait_for(fds, 3);
+		if (event == 2) {
+			raise_read_ahead(mount);
+			ready(context);
+			event = wait_for(fds, 2);
+		}
+		error = event < 0 ? event : 0;
+	}
+	close(signals);
+	return error;
+}
+
+int mount_open(struct namespace *ns, const struct mount_options *options,
+	       struct mount **ret_mount)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(options->arg_count,
+					       (char **)options->args);
+	struct mount *mount = calloc(1, sizeof(*mount));
+	const void *table;
+	size_t table_size;
+	int error = -ENOMEM;
+
+	if (!mount)
+		return -ENOMEM;
+	mount->ready = eventfd(0, EFD_CLOEXEC);
+	mount->gone = eventfd(0, EFD_CLOEXEC);
+	sem_init(&mount->spare, 0, 0);
+	mount->path = realpath(options->path, NULL);
+	mount->pool = pool_create(POOL_MAX);
+	if (mount->ready < 0 || mount->gone < 0 || !mount->path ||
+	    !mount->pool) {
+		error = mount->path ? -ENOMEM : -errno;
+		goto close_mount;
+	}
+	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
+				   .ready = on_ready,
+				   .ready_context = mount };
+	table = ops_table(&table_size);
+	mount->session = fuse_session_new(&args, table, table_size,
+					  &mount->ops);
+	fuse_opt_free_args(&args);
+	error = -EINVAL;
+	if (!mount->session)
+		goto close_mount;
+	if (fuse_session_mount(mount->session, mount->path)) {
+		error = -EIO;
+		goto close_mount;
+	}
+	mount->mounted = true;
+	ns->drop_pages = drop_pages;
+	ns->drop_context = mount;
+	*ret_mount = mount;
+	return 0;
+close_mount:
+	mount_close(mount);
+	return error;
+}
+
+void mount_close(struct mount *mount)
+{
+	if (!mount)
+		return;
+	/* First the mount, so that nothing new comes in; what is open fails
+	 * when the session ends. */
+	if (mount->mounted)
+		fuse_session_unmount(mount->session);
+	if (mount->session)
+		fuse_session_exit(mount->session);
+	stop_workers(mount);
+	pool_destroy(mount->pool);
+	if (mount->session)
+		fuse_session_destroy(mount->session);
+	sem_destroy(&mount->spare);
+	close(mount->ready);
+	close(mount->gone);
+	free(mount->path);
+	free(mount);
+}

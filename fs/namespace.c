@@ -1,0 +1,622 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ *	/			NODE_FOLDER ""
+ *	/a/step			NODE_FOLDER "a/step", has a live checkpoint
+ *	/a/step/file		NODE_FILE
+ *	/a/step/tensors		PLACE_LINK -> ../../.ckptfs/views/a/step/tensors
+ *	/.ckptfs		NODE_HIDDEN
+ *	/.ckptfs/views		NODE_MIRROR ""
+ *	.../views/a/step	NODE_MIRROR "a/step", shares its folder
+ *	.../step/tensors	PLACE_VIEW
+ *	.../tensors/w		PLACE_FILE
+ *	.../tensors/w[0:1]	PLACE_FILE, by NODE_SLICE
+ *
+ * Below a view everything is immutable and is answered from memory; when the
+ * checkpoint changes, the view itself gets another inode number.
+ */
+#include "fs/namespace.h"
+
+#include "fs/handle.h"
+#include "fs/log.h"
+#include "shard/npy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char hidden_name[] = ".ckptfs";
+static const char views_name[] = "views";
+
+enum { LOOK_INTERVAL_MS = 1000 };
+
+int namespace_join(const char *path, const char *name, char ret_path[4096])
+{
+	int size = snprintf(ret_path, 4096, "%s%s%s", path, *path ? "/" : "",
+			    name);
+
+	return size < 4096 ? 0 : -ENAMETOOLONG;
+}
+
+static const char *here(const char *path)
+{
+	return *path ? path : ".";
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- the store ------------------------------------------------------------- */
+
+/* The status of what @path names, itself; folders above it are never left. */
+static int stored_status(const struct namespace *ns, const char *path,
+			 struct stat *ret_status)
+{
+	char copy[4096], *slash;
+	int folder = ns->root, error;
+
+	if (strlen(path) >= sizeof(copy))
+		return -ENAMETOOLONG;
+	strcpy(copy, path);
+	slash = strrchr(copy, '/');
+	if (slash) {
+		*slash = '\0';
+		error = io_open_folder(ns->root, copy, &folder);
+		if (error)
+			return error;
+	}
+	error = fstatat(folder, slash ? slash + 1 : here(copy), ret_status,
+			AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	if (slash)
+		close(folder);
+	return error;
+}
+
+bool namespace_is_hidden(const struct namespace *ns, const char *path,
+			 enum view view)
+{
+	char name[4096];
+	struct stat status;
+
+	return namespace_join(path, view_names[view], name) ||
+	       stored_status(ns, name, &status) == 0;
+}
+
+/* ---- checkpoints that come and go ------------------------------------------ */
+
+static void log_report(const struct folder *folder,
+		       const struct checkpoint_report *report, int error)
+{
+	const char *slash = *folder->path ? "/" : "";
+	unsigned i;
+
+	for (i = 0; i < report->notes.count; i++)
+		log_line(LOG_LEVEL_WARNING, "%s%s%s", folder->path, slash,
+			 report->notes.line[i]);
+	if (report->notes.dropped)
+		log_line(LOG_LEVEL_WARNING, "%s: %u more like these",
+			 here(folder->path), report->notes.dropped);
+	if (!error)
+		return;
+	log_line(LOG_LEVEL_ERROR, "%s%s%s: byte %llu: %s%s%s", folder->path,
+		 slash, report->file,
+		 (unsigned long long)report->fault.offset,
+		 report->fault.reason ? report->fault.reason : strerror(-error),
+		 *report->fault.detail ? ": " : "", report->fault.detail);
+}
+
+static void log_hidden(const struct namespace *ns, const struct folder *folder)
+{
+	int view;
+
+	for (view = 0; view < VIEW_COUNT; view++)
+		if (namespace_is_hidden(ns, folder->path, (enum view)view))
+			log_line(LOG_LEVEL_WARNING,
+				 "%s: a stored file hides the view %s",
+				 here(folder->path), view_names[view]);
+}
+
+/* The checkpoint that is in @fd now, if it is one that can be read. */
+static struct checkpoint *open_checkpoint(struct folder *folder, int fd)
+{
+	struct checkpoint_report *report = malloc(sizeof(*report));
+	struct checkpoint *checkpoint = NULL;
+	uint64_t signature = checkpoint_signature(fd);
+	int error = -ESTALE, tries;
+
+	if (!report || signature == 0 || signature == folder->refused)
+		goto free_report;
+	for (tries = 0; tries < 3 && error == -ESTALE; tries++)
+		error = checkpoint_open(fd, &checkpoint, report);
+	folder->refused = 0;
+	/* Gone, or still changing: the next look will see. */
+	if (error == -ENOENT || error == -ESTALE)
+		goto free_report;
+	log_report(folder, report, error);
+	if (error && error != -ENOMEM)
+		folder->refused = signature;
+free_report:
+	free(report);
+	return checkpoint;
+}
+
+/* Reads of what is open fail from now on; what the kernel has of it goes. */
+static void retire(struct namespace *ns, struct live *live)
+{
+	uint64_t inodes[64];
+	unsigned count, i;
+	uint64_t after = 0;
+
+	if (!live)
+		return;
+	do {
+		pthread_mutex_lock(&ns->nodes.lock);
+		count = handle_inodes_locked(live, after, inodes, 64);
+		pthread_mutex_unlock(&ns->nodes.lock);
+		for (i = 0; i < count && ns->drop_pages; i++)
+			ns->drop_pages(ns->drop_context, inodes[i]);
+		if (count > 0)
+			after = inodes[count - 1];
+	} while (count == 64);
+	nodes_put_live(&ns->nodes, live);
+}
+
+static bool is_current(struct live *live, int fd)
+{
+	struct stat status;
+
+	return live && fstat(fd, &status) == 0 &&
+	       live->device == status.st_dev && live->inode == status.st_ino &&
+	       checkpoint_is_current(live->checkpoint, &live->cursor);
+}
+
+static void look_locked(struct namespace *ns, struct folder *folder)
+{
+	struct live *live = nodes_live(&ns->nodes, folder), *old = NULL;
+	struct checkpoint *checkpoint = NULL;
+	int fd = -1;
+
+	if (io_open_folder(ns->root, here(folder->path), &fd) < 0)
+		fd = -1;
+	if (fd >= 0 && is_current(live, fd))
+		goto put_live;
+	if (fd >= 0)
+		checkpoint = open_checkpoint(folder, fd);
+	if ((checkpoint || live) &&
+	    nodes_set_live(&ns->nodes, folder, checkpoint, &old))
+		log_line(LOG_LEVEL_ERROR, "%s: out of memory",
+			 here(folder->path));
+	if (checkpoint)
+		log_hidden(ns, folder);
+	retire(ns, old);
+put_live:
+	if (live)
+		nodes_put_live(&ns->nodes, live);
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool is_stale(struct namespace *ns, struct folder *folder)
+{
+	struct live *live = nodes_live(&ns->nodes, folder);
+	bool stale;
+
+	if (!live)
+		return false;
+	stale = source_file_is_stale(live->checkpoint->source);
+	nodes_put_live(&ns->nodes, live);
+	return stale;
+}
+
+void namespace_look(struct namespace *ns, struct folder *folder)
+{
+	uint64_t now = now_ms();
+
+	pthread_mutex_lock(&folder->look_lock);
+	if (folder->looked_ms == 0 ||
+	    now - folder->looked_ms >= LOOK_INTERVAL_MS ||
+	    is_stale(ns, folder)) {
+		look_locked(ns, folder);
+		folder->looked_ms = now_ms();
+	}
+	pthread_mutex_unlock(&folder->look_lock);
+}
+
+/* ---- attributes ------------------------------------------------------------ */
+
+int namespace_file_status(struct live *live, const struct view_file *file,
+			  bool nowait, struct stat *ret_status)
+{
+	const struct catalog *catalog = live->checkpoint->catalog;
+	char header[NPY_HEADER_MAX];
+	uint64_t size;
+	int error = 0;
+
+	if (file->json)
+		error = live_json_size(live, file->entry, nowait, &size);
+	else
+		size = view_header(catalog, file, header) +
+		       view_data_size(catalog, file);
+	if (error)
+		return error;
+	live_status(live, S_IFREG, size, ret_status);
+	return 0;
+}
+
+static int link_target(const struct live *live, enum view view,
+		       struct array *out)
+{
+	const char *p;
+	int error = 0;
+
+	for (p = live->path; *p && !error; p++)
+		if (p == live->path || p[-1] == '/')
+			error = array_append(out, "../", 3);
+	if (!error)
+		error = array_append(out, hidden_name, strlen(hidden_name));
+	if (!error)
+		error = array_append(out, "/views/", 7);
+	if (!error && *live->path) {
+		error = array_append(out, live->path, strlen(live->path));
+		if (!error)
+			error = array_append(out, "/", 1);
+	}
+	if (!error)
+		error = array_append(out, view_names[view],
+				     strlen(view_names[view]) + 1);
+	return error;
+}
+
+static int link_status(struct live *live, enum view view,
+		       struct found *ret_found)
+{
+	struct array target = { .data = NULL };
+	int error = link_target(live, view, &target);
+
+	if (!error)
+		live_status(live, S_IFLNK, target.size - 1,
+			    &ret_found->status);
+	array_finish(&target);
+	ret_found->timeout_s = TIMEOUT_STORE_S;
+	ret_found->status.st_ino = live_link_inode(live, view);
+	return error;
+}
+
+static int view_status(struct live *live, enum view view, bool nowait,
+		       struct found *ret_found)
+{
+	uint64_t size = 0;
+	int fd, error = 0;
+
+	if (view == VIEW_JSON)
+		error = live_tensors_json(live, nowait, &fd, &size);
+	if (error)
+		return error;
+	live_status(live, view == VIEW_JSON ? S_IFREG : S_IFDIR, size,
+		    &ret_found->status);
+	ret_found->timeout_s = TIMEOUT_STORE_S;
+	ret_found->status.st_ino = live_view_inode(live, view);
+	return 0;
+}
+
+/* A folder that only the mount has; looks like the store's top. */
+static int own_folder_status(struct namespace *ns, struct node *node,
+			     struct found *ret_found)
+{
+	struct stat status;
+
+	if (fstat(ns->root, &status) < 0)
+		return -errno;
+	ret_found->status = (struct stat){
+		.st_mode = S_IFDIR | (status.st_mode & 0555),
+		.st_uid = status.st_uid, .st_gid = status.st_gid,
+		.st_mtim = status.st_mtim, .st_ctim = status.st_ctim,
+		.st_atim = status.st_mtim, .st_nlink = 2,
+		.st_ino = node->inode,
+	};
+	ret_found->timeout_s = TIMEOUT_STORE_S;
+	return 0;
+}
+
+static int node_status(struct namespace *ns, struct node *node, bool nowait,
+		       struct found *ret_found)
+{
+	struct pin pin;
+	int error;
+
+	if (node->kind == NODE_HIDDEN || node->kind == NODE_MIRROR)
+		return own_folder_status(ns, node, ret_found);
+	if (nowait && !ns->in_memory)
+		return -EAGAIN;
+	error = stored_status(ns, node->path, &ret_found->status);
+	if (error)
+		return error == -ENOENT ? -ESTALE : error;
+	pin = pin_from_stat(&ret_found->status);
+	if (node->kind == NODE_FILE &&
+	    (pin.device != node->pin.device || pin.inode != node->pin.inode ||
+	     (node->immutable && !pin_equal(&pin, &node->pin))))
+		return -ESTALE;
+	if (node->kind == NODE_FOLDER && !S_ISDIR(ret_found->status.st_mode))
+		return -ESTALE;
+	ret_found->timeout_s = TIMEOUT_STORE_S;
+	ret_found->status.st_ino = node->inode;
+	return 0;
+}
+
+int namespace_status(struct namespace *ns, uint64_t inode, bool nowait,
+		     struct found *ret_found)
+{
+	struct place place;
+	int error = nodes_find(&ns->nodes, inode, &place);
+
+	if (error)
+		return error;
+	switch (place.what) {
+	case PLACE_NODE:
+		return node_status(ns, place.node, nowait, ret_found);
+	case PLACE_VIEW:
+		return view_status(place.live, place.view, nowait, ret_found);
+	case PLACE_LINK:
+		return link_status(place.live, place.view, ret_found);
+	case PLACE_FILE:
+		break;
+	}
+	error = namespace_file_status(place.live, &place.file, nowait,
+				      &ret_found->status);
+	ret_found->status.st_ino = inode;
+	ret_found->timeout_s = TIMEOUT_CONST_S;
+	return error;
+}
+
+/* ---- lookup ---------------------------------------------------------------- */
+
+static int lookup_file(struct namespace *ns, struct live *live, enum view view,
+		       const char *name, bool nowait, struct found *ret_found)
+{
+	struct view_file file;
+	struct node *node;
+	int error;
+
+	if (view == VIEW_JSON)
+		return -ENOTDIR;
+	if (atomic_load(&live->retired))
+		return -ESTALE;
+	if (!view_parse(live->checkpoint->catalog, view, name, &file))
+		return -ENOENT;
+	error = namespace_file_status(live, &file, nowait, &ret_found->status);
+	if (error)
+		return error;
+	ret_found->timeout_s = TIMEOUT_CONST_S;
+	if (!file.slice) {
+		nodes_hold(&ns->nodes, live);
+		ret_found->status.st_ino = live_inode(live, &file);
+		return 0;
+	}
+	node = nodes_get_slice(&ns->nodes, live, name, &file);
+	if (!node)
+		return -ENOMEM;
+	ret_found->status.st_ino = node->inode;
+	return 0;
+}
+
+/* The link to a view, or, below .ckptfs/views, the view. */
+static int lookup_view(struct namespace *ns, struct node *parent,
+		       enum view view, struct found *ret_found)
+{
+	struct live *live = nodes_live(&ns->nodes, parent->folder);
+	int error;
+
+	if (!live)
+		return -ENOENT;
+	/* Of the reference that nodes_live took, the kernel gets a lookup. */
+	error = parent->kind == NODE_MIRROR ?
+		view_status(live, view, false, ret_found) :
+		link_status(live, view, ret_found);
+	if (error)
+		nodes_put_live(&ns->nodes, live);
+	return error;
+}
+
+static int lookup_own_folder(struct namespace *ns, enum node_kind kind,
+			     const char *path, struct found *ret_found)
+{
+	struct node *node = nodes_get(&ns->nodes, kind, path, NULL, false);
+	int error;
+
+	if (!node)
+		return -ENOMEM;
+	error = own_folder_status(ns, node, ret_found);
+	if (error)
+		nodes_forget(&ns->nodes, node->inode, 1);
+	return error;
+}
+
+static int lookup_stored(struct namespace *ns, struct node *parent,
+			 const char *path, const struct stat *status,
+			 struct found *ret_found)
+{
+	struct pin pin = pin_from_stat(status);
+	enum node_kind kind = NODE_FILE;
+	struct node *node;
+	bool immutable;
+
+	if (S_ISDIR(status->st_mode))
+		kind = parent->kind;
+	else if (parent->kind == NODE_MIRROR)
+		return -ENOENT;
+	if (kind == NODE_MIRROR)
+		return lookup_own_folder(ns, kind, path, ret_found);
+	pthread_mutex_lock(&ns->nodes.lock);
+	immutable = parent->folder->live && S_ISREG(status->st_mode);
+	pthread_mutex_unlock(&ns->nodes.lock);
+	node = nodes_get(&ns->nodes, kind, path,
+			 kind == NODE_FILE ? &pin : NULL, immutable);
+	if (!node)
+		return -ENOMEM;
+	ret_found->status = *status;
+	ret_found->status.st_ino = node->inode;
+	ret_found->timeout_s = TIMEOUT_STORE_S;
+	return 0;
+}
+
+static int lookup_in_folder(struct namespace *ns, struct node *parent,
+			    const char *name, struct found *ret_found)
+{
+	int view = view_from_name(name), error;
+	struct stat status;
+	char path[4096];
+
+	namespace_look(ns, parent->folder);
+	error = namespace_join(parent->path, name, path);
+	if (!error)
+		error = stored_status(ns, path, &status);
+	if (error == -ENOENT && view >= 0)
+		return lookup_view(ns, parent, (enum view)view, ret_found);
+	if (error)
+		return error;
+	return lookup_stored(ns, parent, path, &status, ret_found);
+}
+
+int namespace_lookup(struct namespace *ns, uint64_t parent, const char *name,
+		     bool nowait, struct found *ret_found)
+{
+	struct place place;
+	int error = nodes_find(&ns->nodes, parent, &place);
+
+	if (error)
+		return error;
+	if (place.what == PLACE_VIEW)
+		return lookup_file(ns, place.live, place.view, name, nowait,
+				   ret_found);
+	if (place.what != PLACE_NODE || place.node->kind == NODE_FILE)
+		return -ENOTDIR;
+	if (place.node->kind == NODE_HIDDEN)
+		return strcmp(name, views_name) == 0 ?
+		       lookup_own_folder(ns, NODE_MIRROR, "", ret_found) :
+		       -ENOENT;
+	if (place.node->kind == NODE_FOLDER && !*place.node->path &&
+	    strcmp(name, hidden_name) == 0)
+		return lookup_own_folder(ns, NODE_HIDDEN, "", ret_found);
+	if (nowait)
+		return -EAGAIN;
+	return lookup_in_folder(ns, place.node, name, ret_found);
+}
+
+void namespace_forget(struct namespace *ns, uint64_t inode, uint64_t count)
+{
+	nodes_forget(&ns->nodes, inode, count);
+}
+
+/* ---- links, attributes, the whole ------------------------------------------ */
+
+static int stored_link(struct namespace *ns, const char *path,
+		       struct array *out)
+{
+	char copy[4096], target[4096], *slash;
+	int folder = ns->root, error = 0;
+	ssize_t size;
+
+	strcpy(copy, path);
+	slash = strrchr(copy, '/');
+	if (slash) {
+		*slash = '\0';
+		error = io_open_folder(ns->root, copy, &folder);
+		if (error)
+			return error;
+	}
+	size = readlinkat(folder, slash ? slash + 1 : copy, target,
+			  sizeof(target));
+	if (size < 0 || size == sizeof(target))
+		error = size < 0 ? -errno : -ENAMETOOLONG;
+	if (slash)
+		close(folder);
+	if (!error)
+		error = array_append(out, target, (size_t)size);
+	return error ? error : array_append(out, "", 1);
+}
+
+int namespace_link(struct namespace *ns, uint64_t inode, bool nowait,
+		   struct array *out)
+{
+	struct place place;
+	int error = nodes_find(&ns->nodes, inode, &place);
+
+	if (error)
+		return error;
+	if (place.what == PLACE_LINK)
+		return link_target(place.live, place.view, out);
+	if (place.what != PLACE_NODE || place.node->kind != NODE_FILE)
+		return -EINVAL;
+	return nowait ? -EAGAIN : stored_link(ns, place.node->path, out);
+}
+
+int namespace_attribute(struct namespace *ns, uint64_t inode, const char *name,
+			struct array *out)
+{
+	struct place place;
+	int error = nodes_find(&ns->nodes, inode, &place);
+
+	if (error)
+		return error;
+	if (place.what != PLACE_FILE)
+		return -ENODATA;
+	return view_attribute(place.live->checkpoint->catalog, &place.file,
+			      name, out);
+}
+
+int namespace_attributes(struct namespace *ns, uint64_t inode,
+			 struct array *out)
+{
+	struct place place;
+	int error = nodes_find(&ns->nodes, inode, &place);
+
+	if (error || place.what != PLACE_FILE)
+		return error;
+	return view_attributes(&place.file, out);
+}
+
+int namespace_statfs(struct namespace *ns, struct statvfs *ret_status)
+{
+	return fstatvfs(ns->root, ret_status) < 0 ? -errno : 0;
+}
+
+int namespace_init(struct namespace *ns, const char *path)
+{
+	struct statfs status;
+	struct node *root;
+	struct place place;
+	int error;
+
+	*ns = (struct namespace){ .root = -1 };
+	ns->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (ns->root < 0)
+		return -errno;
+	ns->in_memory = fstatfs(ns->root, &status) == 0 &&
+			(status.f_type == TMPFS_MAGIC ||
+			 status.f_type == RAMFS_MAGIC);
+	error = nodes_init(&ns->nodes);
+	if (error) {
+		close(ns->root);
+		return error;
+	}
+	nodes_find(&ns->nodes, 1, &place);
+	root = place.node;
+	namespace_look(ns, root->folder);
+	return 0;
+}
+
+void namespace_finish(struct namespace *ns)
+{
+	nodes_finish(&ns->nodes);
+	close(ns->root);
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tree that a mount shows: the store's own files, the views beside them,
+ * and what can be done with each. Everything here is thread safe.
+ *
+ * @nowait says that the calling thread must not block: what would need the
+ * store is then -EAGAIN, and the caller tries again from a thread of the
+ * pool. Everything else is answered from memory.
+ */
+#ifndef FS_NAMESPACE_H
+#define FS_NAMESPACE_H
+
+#include "fs/nodes.h"
+
+#include "shard/source.h"
+
+#include <sys/statvfs.h>
+
+struct namespace {
+	int root;		/* owned: the store's folder */
+	bool in_memory;		/* the store is a tmpfs: never blocks */
+	struct nodes nodes;
+	/* Called, on a thread that may block, for each open file of a
+	 * checkpoint that was retired: the kernel must drop its pages. Set
+	 * once by the mount. */
+	void (*drop_pages)(void *context, uint64_t inode);
+	void *drop_context;
+};
+
+/* The store at @path. Its own checkpoint, if it is one, is opened at once,
+ * so that a refusal is seen. 0 or -errno. */
+int namespace_init(struct namespace *ns, const char *path);
+void namespace_finish(struct namespace *ns);
+
+/* An inode as the kernel is told of it. */
+struct found {
+	struct stat status;	/* st_ino is the inode number */
+	unsigned timeout_s;	/* of attributes and of the name */
+};
+
+/* One more lookup of what is found. -ENOENT, -ESTALE, -errno. */
+int namespace_lookup(struct namespace *ns, uint64_t parent, const char *name,
+		     bool nowait, struct found *ret_found);
+void namespace_forget(struct namespace *ns, uint64_t inode, uint64_t count);
+int namespace_status(struct namespace *ns, uint64_t inode, bool nowait,
+		     struct found *ret_found);
+/* The target of a symbolic link, appended to @out and terminated. */
+int namespace_link(struct namespace *ns, uint64_t inode, bool nowait,
+		   struct array *out);
+/* As view_attribute and view_attributes; stored files have none. */
+int namespace_attribute(struct namespace *ns, uint64_t inode, const char *name,
+			struct array *out);
+int namespace_attributes(struct namespace *ns, uint64_t inode,
+			 struct array *out);
+int namespace_statfs(struct namespace *ns, struct statvfs *ret_status);
+
+/*
+ * Look at the store again for the checkpoint in @folder, at most once a
+ * second unless it is known to be stale. May block.
+ */
+void namespace_look(struct namespace *ns, struct folder *folder);
+
+/* ---- open files (handle.c) ----------------------------------------------- */
+
+struct handle;
+
+struct opened {
+	struct handle *handle;
+	bool keep_cache;	/* nothing changes under this inode */
+	bool direct;		/* no page cache: reads must be exact */
+};
+
+/* -ESTALE, -EOPNOTSUPP, -EISDIR, -errno. */
+int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
+		   struct opened *ret_opened);
+void namespace_close(struct namespace *ns, struct handle *handle);
+
+/* Bytes at @offset into @reply, laid out in its iov until it is released;
+ * fewer at the end of the file. 0 or -errno, -EAGAIN if reply->nowait. */
+int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
+		   uint64_t offset, struct reply *reply);
+
+/* What a log line about @handle starts with, terminated, in @text. */
+void handle_describe(const struct handle *handle, char *text, size_t size);
+
+/* ---- open folders (listing.c) -------------------------------------------- */
+
+struct listing;
+
+struct listed {
+	char name[256];
+	uint64_t inode;		/* 0: not known */
+	mode_t type;		/* S_IFDIR, ...; 0: not known */
+	bool has_status;	/* `status` and `live` are filled in */
+	struct stat status;
+	struct live *live;	/* to hold when the kernel takes the entry */
+	uint64_t next;		/* position behind this entry */
+	bool immutable;
+};
+
+int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
+			   struct listing **ret_listing);
+void namespace_close_listing(struct namespace *ns, struct listing *listing);
+bool listing_is_immutable(const struct listing *listing);
+
+/* The entry at @position, 0 the first. 0, -ENOENT at the end, -EAGAIN, or
+ * -errno. */
+int namespace_list(struct namespace *ns, struct listing *listing,
+		   uint64_t position, bool nowait, struct listed *ret_listed);
+
+/* ---- for handle.c and listing.c ------------------------------------------ */
+
+/* A view is hidden behind a stored file of its name. */
+bool namespace_is_hidden(const struct namespace *ns, const char *path,
+			 enum view view);
+/* "@path/@name" below the store, or -ENAMETOOLONG. */
+int namespace_join(const char *path, const char *name, char ret_path[4096]);
+/* Attributes of a file of a view. -ENOENT, -EAGAIN, -errno. */
+int namespace_file_status(struct live *live, const struct view_file *file,
+			  bool nowait, struct stat *ret_status);
+
+/* What stays as it is may stay in the kernel's caches; what does not is asked
+ * for again after a second. */
+enum { TIMEOUT_CONST_S = 86400, TIMEOUT_STORE_S = 1 };
+
+#endif

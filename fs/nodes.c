@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fs/nodes.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROOT_INODE = 1 };
+
+static int compare_inodes(const void *a, const void *b)
+{
+	const struct node *x = a, *y = b;
+
+	return x->inode < y->inode ? -1 : x->inode > y->inode;
+}
+
+static uint64_t key_base(const struct node *node)
+{
+	return node->live ? node->live->base + node->file.view : 0;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+	const struct node *x = a, *y = b;
+
+	if (x->kind != y->kind)
+		return x->kind < y->kind ? -1 : 1;
+	if (key_base(x) != key_base(y))
+		return key_base(x) < key_base(y) ? -1 : 1;
+	return strcmp(x->path, y->path);
+}
+
+static int compare_folders(const void *a, const void *b)
+{
+	const struct folder *x = a, *y = b;
+
+	return strcmp(x->path, y->path);
+}
+
+static struct node *find_node(void *const *tree, const struct node *key,
+			      int (*compare)(const void *, const void *))
+{
+	struct node **found = tfind(key, tree, compare);
+
+	return found ? *found : NULL;
+}
+
+/* ---- live checkpoints ------------------------------------------------------ */
+
+static void put_live_locked(struct nodes *nodes, struct live *live,
+			    uint64_t count, struct live **ret_dead)
+{
+	struct live **link;
+
+	live->references -= count;
+	if (live->references > 0)
+		return;
+	for (link = &nodes->lives; *link != live; link = &(*link)->next)
+		;
+	*link = live->next;
+	*ret_dead = live;
+}
+
+static struct live *find_live_locked(struct nodes *nodes, uint64_t inode)
+{
+	struct live *live;
+
+	for (live = nodes->lives; live; live = live->next)
+		if (inode >= live->base && inode < live->base + live->count)
+			return live;
+	return NULL;
+}
+
+void nodes_hold(struct nodes *nodes, struct live *live)
+{
+	pthread_mutex_lock(&nodes->lock);
+	live->references++;
+	pthread_mutex_unlock(&nodes->lock);
+}
+
+struct live *nodes_live(struct nodes *nodes, struct folder *folder)
+{
+	struct live *live;
+
+	pthread_mutex_lock(&nodes->lock);
+	live = folder->live;
+	if (live)
+		live->references++;
+	pthread_mutex_unlock(&nodes->lock);
+	return live;
+}
+
+void nodes_put_live(struct nodes *nodes, struct live *live)
+{
+	struct live *dead = NULL;
+
+	pthread_mutex_lock(&nodes->lock);
+	put_live_locked(nodes, live, 1, &dead);
+	pthread_mutex_unlock(&nodes->lock);
+	live_destroy(dead);
+}
+
+int nodes_set_live(struct nodes *nodes, struct folder *folder,
+		   struct checkpoint *checkpoint, struct live **ret_old)
+{
+	struct live *live = NULL, *old;
+	uint64_t base;
+	int error = 0;
+
+	if (checkpoint) {
+		pthread_mutex_lock(&nodes->lock);
+		base = nodes->next_inode;
+		nodes->next_inode += live_inode_count(checkpoint);
+		pthread_mutex_unlock(&nodes->lock);
+		live = live_create(checkpoint, folder->path, base);
+		error = live ? 0 : -ENOMEM;
+	}
+	pthread_mutex_lock(&nodes->lock);
+	old = folder->live;
+	folder->live = live;
+	if (live) {
+		live->references = 1;
+		live->next = nodes->lives;
+		nodes->lives = live;
+	}
+	if (old)
+		atomic_store(&old->retired, true);
+	pthread_mutex_unlock(&nodes->lock);
+	*ret_old = old;
+	return error;
+}
+
+/* ---- folders --------------------------------------------------------------- */
+
+static struct folder *get_folder_locked(struct nodes *nodes, const char *path)
+{
+	struct folder key = { .path = (char *)path }, **found, *folder;
+
+	found = tfind(&key, &nodes->folders, compare_folders);
+	if (found) {
+		(*found)->references++;
+		return *found;
+	}
+	folder = calloc(1, sizeof(*folder));
+	if (!folder)
+		return NULL;
+	folder->path = strdup(path);
+	if (!folder->path ||
+	    !tsearch(folder, &nodes->folders, compare_folders)) {
+		free(folder->path);
+		free(folder);
+		return NULL;
+	}
+	pthread_mutex_init(&folder->look_lock, NULL);
+	folder->references = 1;
+	return folder;
+}
+
+static void put_folder_locked(struct nodes *nodes, struct folder *folder,
+			      struct live **ret_dead)
+{
+	if (!folder || --folder->references > 0)
+		return;
+	tdelete(folder, &nodes->folders, compare_folders);
+	if (folder->live) {
+		atomic_store(&folder->live->retired, true);
+		put_live_locked(nodes, folder->live, 1, ret_dead);
+	}
+	pthread_mutex_destroy(&folder->look_lock);
+	free(folder->path);
+	free(folder);
+}
+
+/* ---- nodes ----------------------------------------------------------------- */
+
+/* Take what @key has but its path, which is copied. */
+static struct node *make_node_locked(struct nodes *nodes,
+				     const struct node *key)
+{
+	struct node *node = malloc(sizeof(*node));
+	struct live *dead = NULL;
+
+	if (!node)
+		return NULL;
+	*node = *key;
+	node->path = strdup(key->path);
+	if (node->kind == NODE_FOLDER || node->kind == NODE_MIRROR)
+		node->folder = get_folder_locked(nodes, key->path);
+	if (!node->path || (!node->folder && (node->kind == NODE_FOLDER ||
+					      node->kind == NODE_MIRROR)))
+		goto free_node;
+	node->inode = nodes->next_inode++;
+	if (!tsearch(node, &nodes->by_inode, compare_inodes))
+		goto free_node;
+	if (!tsearch(node, &nodes->by_key, compare_keys)) {
+		tdelete(node, &nodes->by_inode, compare_inodes);
+		goto free_node;
+	}
+	node->listed = true;
+	if (node->live)
+		node->live->references++;
+	return node;
+free_node:
+	put_folder_locked(nodes, node->folder, &dead);
+	free(node->path);
+	free(node);
+	return NULL;
+}
+
+static void unlist_locked(struct nodes *nodes, struct node *node)
+{
+	if (node->listed)
+		tdelete(node, &nodes->by_key, compare_keys);
+	node->listed = false;
+}
+
+static void free_node_locked(struct nodes *nodes, struct node *node,
+			     struct live **ret_dead)
+{
+	unlist_locked(nodes, node);
+	tdelete(node, &nodes->by_inode, compare_inodes);
+	if (node->live)
+		put_live_locked(nodes, node->live, 1, ret_dead);
+	put_folder_locked(nodes, node->folder, ret_dead);
+	free(node->path);
+	free(node);
+}
+
+/* Does the store still have what @node was made for? */
+static bool same_identity(const struct node *node, const struct node *key)
+{
+	if (node->kind != NODE_FILE)
+		return true;
+	if (node->pin.device != key->pin.device ||
+	    node->pin.inode != key->pin.inode)
+		return false;
+	return !(node->immutable || key->immutable) ||
+	       pin_equal(&node->pin, &key->pin);
+}
+
+static struct node *get_node(struct nodes *nodes, const struct node *key)
+{
+	struct node *node;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = find_node(&nodes->by_key, key, compare_keys);
+	if (node && !same_identity(node, key)) {
+		/* The kernel may still know the old one by its number. */
+		unlist_locked(nodes, node);
+		node = NULL;
+	}
+	if (!node)
+		node = make_node_locked(nodes, key);
+	if (node)
+		node->lookups++;
+	pthread_mutex_unlock(&nodes->lock);
+	return node;
+}
+
+struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
+		       const char *path, const struct pin *pin, bool immutable)
+{
+	struct node key = { .kind = kind, .path = (char *)path };
+
+	if (pin) {
+		key.pin = *pin;
+		key.immutable = immutable;
+	}
+	return get_node(nodes, &key);
+}
+
+struct node *nodes_get_slice(struct nodes *nodes, struct live *live,
+			     const char *name, const struct view_file *file)
+{
+	struct node key = { .kind = NODE_SLICE, .path = (char *)name,
+			    .live = live, .file = *file };
+
+	return get_node(nodes, &key);
+}
+
+void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count)
+{
+	struct node key = { .inode = inode }, *node;
+	struct live *live, *dead = NULL;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = find_node(&nodes->by_inode, &key, compare_inodes);
+	if (node) {
+		node->lookups -= count < node->lookups ? count : node->lookups;
+		if (node->lookups == 0 && node->inode != ROOT_INODE &&
+		    node->kind != NODE_HIDDEN)
+			free_node_locked(nodes, node, &dead);
+	} else {
+		live = find_live_locked(nodes, inode);
+		if (live)
+			put_live_locked(nodes, live, count, &dead);
+	}
+	pthread_mutex_unlock(&nodes->lock);
+	live_destroy(dead);
+}
+
+static void find_in_live(struct live *live, uint64_t inode,
+			 struct place *place)
+{
+	uint64_t index = inode - live->base;
+
+	place->live = live;
+	if (index < VIEW_COUNT) {
+		place->what = PLACE_VIEW;
+		place->view = (enum view)index;
+	} else if (index < 2 * VIEW_COUNT) {
+		place->what = PLACE_LINK;
+		place->view = (enum view)(index - VIEW_COUNT);
+	} else {
+		place->what = PLACE_FILE;
+		live_file(live, inode, &place->file);
+		place->view = place->file.view;
+	}
+}
+
+int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place)
+{
+	struct node key = { .inode = inode }, *node;
+	struct live *live = NULL;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = find_node(&nodes->by_inode, &key, compare_inodes);
+	if (!node)
+		live = find_live_locked(nodes, inode);
+	pthread_mutex_unlock(&nodes->lock);
+	ret_place->node = node;
+	ret_place->live = NULL;
+	ret_place->what = PLACE_NODE;
+	if (live) {
+		find_in_live(live, inode, ret_place);
+	} else if (node && node->kind == NODE_SLICE) {
+		ret_place->node = NULL;
+		ret_place->what = PLACE_FILE;
+		ret_place->live = node->live;
+		ret_place->view = node->file.view;
+		ret_place->file = node->file;
+	}
+	return node || live ? 0 : -ESTALE;
+}
+
+int nodes_init(struct nodes *nodes)
+{
+	struct node root = { .kind = NODE_FOLDER, .path = (char *)"" };
+	struct node hidden = { .kind = NODE_HIDDEN, .path = (char *)"" };
+
+	*nodes = (struct nodes){ .next_inode = ROOT_INODE };
+	pthread_mutex_init(&nodes->lock, NULL);
+	if (get_node(nodes, &root) && get_node(nodes, &hidden))
+		return 0;
+	nodes_finish(nodes);
+	return -ENOMEM;
+}
+
+void nodes_finish(struct nodes *nodes)
+{
+	struct live *dead;
+
+	while (nodes->by_inode) {
+		dead = NULL;
+		free_node_locked(nodes, *(struct node **)nodes->by_inode,
+				 &dead);
+		live_destroy(dead);
+	}
+	while (nodes->lives) {
+		dead = nodes->lives;
+		nodes->lives = dead->next;
+		live_destroy(dead);
+	}
+	pthread_mutex_destroy(&nodes->lock);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nodes: what the kernel knows by an inode number and is no file of a view,
+ * and the table of live checkpoints. Nothing here does I/O. The functions
+ * with `_locked` need the namespace's lock.
+ *
+ * The kernel holds a count on each inode that it knows; while an operation on
+ * one runs, its node and its live checkpoint stay.
+ */
+#ifndef FS_NODES_H
+#define FS_NODES_H
+
+#include "fs/live.h"
+
+enum node_kind {
+	NODE_FOLDER,	/* a folder of the store */
+	NODE_FILE,	/* anything else of the store */
+	NODE_HIDDEN,	/* MNT/.ckptfs */
+	NODE_MIRROR,	/* MNT/.ckptfs/views/PATH, beside a folder's views */
+	NODE_SLICE,	/* a slice of a live checkpoint's tensor */
+};
+
+/* A folder of the store, and the checkpoint that it is, if any. */
+struct folder {
+	char *path;		/* owned; below the store, "" is it; const */
+	unsigned references;	/* of nodes; guarded by the namespace's lock */
+	struct live *live;	/* NULL: none; guarded by likewise */
+	pthread_mutex_t look_lock; /* held while the store is looked at */
+	uint64_t looked_ms;	/* when, 0 never; guarded by likewise */
+	uint64_t refused;	/* signature of the markers that were refused;
+				 * guarded by look_lock */
+};
+
+struct node {
+	uint64_t inode;
+	uint64_t lookups;	/* the kernel's; guarded by the lock */
+	enum node_kind kind;
+	bool listed;		/* reachable by its key; guarded likewise */
+	char *path;		/* owned; below the store; of a slice its name */
+	struct folder *folder;	/* of a folder or mirror */
+	/* Of a file: */
+	struct pin pin;
+	bool immutable;		/* in a checkpoint: the pin is its identity */
+	/* Of a slice: */
+	struct live *live;
+	struct view_file file;
+};
+
+struct nodes {
+	pthread_mutex_t lock;
+	uint64_t next_inode;	/* guarded by lock, like all below */
+	void *by_inode, *by_key, *folders;	/* trees of search.h */
+	struct live *lives;	/* newest first: base goes down */
+};
+
+/* The root, inode 1, and MNT/.ckptfs are always there. 0 or -ENOMEM. */
+int nodes_init(struct nodes *nodes);
+void nodes_finish(struct nodes *nodes);
+
+/* What an inode number stands for: a node, or something of a live one. */
+struct place {
+	struct node *node;	/* NULL: of live */
+	struct live *live;	/* NULL: of the store */
+	enum {
+		PLACE_NODE,	/* but for slices */
+		PLACE_VIEW,	/* `view`: a folder, or tensors.json */
+		PLACE_LINK,	/* `view`: the link to it */
+		PLACE_FILE,	/* `file` of a view */
+	} what;
+	enum view view;
+	struct view_file file;
+};
+
+/* -ESTALE for a number that is not known. */
+int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place);
+
+/*
+ * The node of @kind at @path, made when it is new, with one more lookup. Of
+ * files the identity counts, too: @pin and @immutable, else NULL.
+ * NULL: out of memory.
+ */
+struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
+		       const char *path, const struct pin *pin,
+		       bool immutable);
+/* Likewise the slice called @name. */
+struct node *nodes_get_slice(struct nodes *nodes, struct live *live,
+			     const char *name, const struct view_file *file);
+
+/* One more lookup of an inode of @live. */
+void nodes_hold(struct nodes *nodes, struct live *live);
+/* @count lookups less. */
+void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count);
+
+/* The folder's live checkpoint with one more reference, or NULL. */
+struct live *nodes_live(struct nodes *nodes, struct folder *folder);
+void nodes_put_live(struct nodes *nodes, struct live *live);
+
+/* Let @folder have @checkpoint (taken over; NULL: none) in place of what it
+ * had, which is retired and returned with a reference, if any. */
+int nodes_set_live(struct nodes *nodes, struct folder *folder,
+		   struct checkpoint *checkpoint, struct live **ret_old);
+
+#endif

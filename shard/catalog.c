@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/catalog.h"
+
+#include "shard/name.h"
+
+#include <string.h>
+
+static const void *at(const struct catalog *catalog, uint64_t offset)
+{
+	return (const char *)catalog + offset;
+}
+
+const struct catalog_entry *catalog_entry(const struct catalog *catalog,
+					  uint64_t index)
+{
+	return (const struct catalog_entry *)at(catalog, catalog->entries) +
+	       index;
+}
+
+const struct catalog_shard *catalog_shard(const struct catalog *catalog,
+					  const struct catalog_entry *entry,
+					  uint64_t index)
+{
+	return (const struct catalog_shard *)at(catalog, catalog->shards) +
+	       entry->first_shard + index;
+}
+
+const struct catalog_file *catalog_file(const struct catalog *catalog,
+					uint64_t index)
+{
+	return (const struct catalog_file *)at(catalog, catalog->files) + index;
+}
+
+const char *catalog_text(const struct catalog *catalog, uint64_t offset)
+{
+	return at(catalog, offset);
+}
+
+static void load(const struct catalog *catalog,
+		 const struct catalog_entry *entry, uint64_t first,
+		 uint64_t *numbers)
+{
+	unsigned i;
+
+	if (entry->width == 4) {
+		const uint32_t *dims = at(catalog, entry->dims);
+
+		for (i = 0; i < entry->ndim; i++)
+			numbers[i] = dims[first + i];
+	} else {
+		const uint64_t *dims = at(catalog, entry->dims);
+
+		for (i = 0; i < entry->ndim; i++)
+			numbers[i] = dims[first + i];
+	}
+}
+
+void catalog_shape(const struct catalog *catalog,
+		   const struct catalog_entry *entry, struct box *ret_box)
+{
+	unsigned i;
+
+	ret_box->ndim = entry->ndim;
+	for (i = 0; i < entry->ndim; i++)
+		ret_box->offset[i] = 0;
+	load(catalog, entry, 0, ret_box->size);
+}
+
+void catalog_box(const struct catalog *catalog,
+		 const struct catalog_entry *entry, uint64_t index,
+		 struct box *ret_box)
+{
+	uint64_t first = (1 + 2 * index) * entry->ndim;
+
+	ret_box->ndim = entry->ndim;
+	load(catalog, entry, first, ret_box->offset);
+	load(catalog, entry, first + entry->ndim, ret_box->size);
+}
+
+static int64_t find(const struct catalog *catalog, uint64_t slots,
+		    uint64_t slot_count, const char *name, size_t size)
+{
+	const uint32_t *slot = at(catalog, slots);
+	uint64_t i = name_hash(name, size) & (slot_count - 1);
+
+	/* Open addressing; a slot holds the index + 1, and some are free. */
+	for (; slot[i]; i = (i + 1) & (slot_count - 1)) {
+		const struct catalog_entry *entry =
+			catalog_entry(catalog, slot[i] - 1);
+		char encoded[NAME_ENCODED_MAX];
+		size_t encoded_size;
+
+		encoded_size = name_encode(catalog_text(catalog, entry->name),
+					   entry->name_size, encoded);
+		if (encoded_size == size && memcmp(encoded, name, size) == 0)
+			return slot[i] - 1;
+	}
+	return -1;
+}
+
+int64_t catalog_find_tensor(const struct catalog *catalog, const char *name,
+			    size_t size)
+{
+	return find(catalog, catalog->tensor_slots, catalog->tensor_slot_count,
+		    name, size);
+}
+
+int64_t catalog_find_object(const struct catalog *catalog, const char *name,
+			    size_t size)
+{
+	return find(catalog, catalog->object_slots, catalog->object_slot_count,
+		    name, size);
+}

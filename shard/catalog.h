@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A checkpoint's metadata in memory: one flat blob of offsets, without
+ * pointers, built once by catalog_builder and then only read, by any number
+ * of threads. Flat, so that a rank can send it to another as it is.
+ *
+ * An entry is a tensor or an object. Objects (what torch.save made of
+ * anything but a tensor) are entries of bytes with one shard, the stored
+ * item itself; they come after the tensors. The shards of an entry that tiles
+ * exactly are sorted by their first axis; those of an overlapping one keep
+ * the order of the checkpoint, since the last one wins. Holes are shards of
+ * no file, at the end.
+ *
+ * Memory: an entry 64 bytes and its name, a shard 32 bytes and 8 (a tensor
+ * with an axis of 2^32 or more: 16) per axis.
+ */
+#ifndef SHARD_CATALOG_H
+#define SHARD_CATALOG_H
+
+#include "shard/box.h"
+#include "shard/dtype.h"
+
+enum catalog_entry_flag {
+	CATALOG_OBJECT = 1,	/* bytes as stored */
+	CATALOG_HOLES = 2,	/* the last shards are holes */
+	CATALOG_OVERLAP = 4,	/* shards overlap, and are not sorted */
+};
+
+/* What a shard's `file` holds when there is none. */
+enum { CATALOG_NO_FILE = UINT32_MAX };
+
+enum catalog_shard_flag {
+	CATALOG_TRANSFORMED = 1,	/* behind a stream extension */
+};
+
+struct catalog_entry {
+	uint64_t name;		/* offset in the blob, bytes */
+	uint64_t type_name;	/* likewise: what the checkpoint calls an
+				 * unknown type; 0: none */
+	uint64_t dims;		/* likewise: shape, then the shards' boxes */
+	uint64_t size;		/* bytes of the whole, 0 for unknown types */
+	uint64_t first_shard;	/* index */
+	uint32_t name_size, type_name_size;
+	uint32_t shard_count;	/* holes included */
+	uint32_t hole_count;
+	uint8_t dtype;		/* enum dtype */
+	uint8_t ndim;
+	uint8_t width;		/* bytes of a number at `dims`: 4 or 8 */
+	uint8_t flags;		/* enum catalog_entry_flag */
+	uint32_t reserved;
+};
+
+struct catalog_shard {
+	uint64_t offset;	/* of the stored item in its file, bytes */
+	uint64_t size;		/* of the stored item, bytes */
+	uint64_t reach;		/* largest end on axis 0 up to this shard */
+	uint32_t file;		/* index, or CATALOG_NO_FILE */
+	uint32_t flags;		/* enum catalog_shard_flag */
+};
+
+struct catalog_file {
+	uint64_t path;		/* offset in the blob; NUL terminated, relative
+				 * to the checkpoint's folder */
+	uint32_t path_size;
+	uint32_t rank;		/* the daemon's rank that has it */
+};
+
+/* The start of the blob. Offsets are bytes from here, multiples of 8. */
+struct catalog {
+	uint64_t magic;
+	uint64_t size;			/* of the blob, bytes */
+	uint64_t hash[2];		/* XXH3-128 of all behind this field */
+	uint64_t tensor_count, object_count, shard_count, file_count;
+	uint64_t entries, shards, files, dims, names;
+	uint64_t tensor_slots, object_slots; /* hash tables of uint32_t */
+	uint64_t tensor_slot_count, object_slot_count; /* powers of two */
+};
+
+const struct catalog_entry *catalog_entry(const struct catalog *catalog,
+					  uint64_t index);
+const struct catalog_shard *catalog_shard(const struct catalog *catalog,
+					  const struct catalog_entry *entry,
+					  uint64_t index);
+const struct catalog_file *catalog_file(const struct catalog *catalog,
+					uint64_t index);
+/* Bytes at @offset of the blob. */
+const char *catalog_text(const struct catalog *catalog, uint64_t offset);
+
+/* The whole entry as a box at the origin. */
+void catalog_shape(const struct catalog *catalog,
+		   const struct catalog_entry *entry, struct box *ret_box);
+/* The box of shard @index of @entry. */
+void catalog_box(const struct catalog *catalog,
+		 const struct catalog_entry *entry, uint64_t index,
+		 struct box *ret_box);
+
+/* Index of the tensor, or of the object, whose encoded name is @name;
+ * -1 when there is none. */
+int64_t catalog_find_tensor(const struct catalog *catalog, const char *name,
+			    size_t size);
+int64_t catalog_find_object(const struct catalog *catalog, const char *name,
+			    size_t size);
+
+#endif

@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sections of the blob grow side by side as arrays, with offsets relative
+ * to their section; finish lays them out one behind the other:
+ *
+ *	catalog | entries: tensors, objects | shards | files | dims |
+ *	names | hash slots of the tensors | of the objects
+ *
+ * The shards of the tensor at hand wait in `pending` until its end, when all
+ * its boxes are known.
+ */
+#include "shard/catalog_builder.h"
+
+#include "shard/array.h"
+#include "shard/name.h"
+#include "shard/tile.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+static const uint64_t catalog_magic = UINT64_C(0x31676c6b63747063);
+
+struct pending {
+	struct box box;
+	struct catalog_item item;
+	uint64_t order;
+};
+
+struct catalog_builder {
+	struct notes *notes;		/* borrowed */
+	struct array tensors, objects;	/* struct catalog_entry */
+	struct array shards, files, dims, names;
+	struct array file_slots;	/* uint32_t, a hash table */
+	struct array pending;		/* struct pending, of the tensor */
+	struct array boxes;		/* struct box, scratch of end */
+	struct catalog_entry tensor;	/* at hand */
+	struct box shape;		/* of it */
+	uint64_t source;
+};
+
+struct catalog_builder *catalog_builder_create(struct notes *notes)
+{
+	struct catalog_builder *builder = calloc(1, sizeof(*builder));
+
+	if (builder)
+		builder->notes = notes;
+	return builder;
+}
+
+void catalog_builder_destroy(struct catalog_builder *builder)
+{
+	if (!builder)
+		return;
+	array_finish(&builder->tensors);
+	array_finish(&builder->objects);
+	array_finish(&builder->shards);
+	array_finish(&builder->files);
+	array_finish(&builder->dims);
+	array_finish(&builder->names);
+	array_finish(&builder->file_slots);
+	array_finish(&builder->pending);
+	array_finish(&builder->boxes);
+	free(builder);
+}
+
+static uint64_t shard_count(const struct catalog_builder *builder)
+{
+	return builder->shards.size / sizeof(struct catalog_shard);
+}
+
+static uint64_t file_count(const struct catalog_builder *builder)
+{
+	return builder->files.size / sizeof(struct catalog_file);
+}
+
+/* ---- files --------------------------------------------------------------- */
+
+static uint32_t *find_slot(const struct catalog_builder *builder,
+			   const char *path, size_t size)
+{
+	uint32_t *slots = (uint32_t *)(void *)builder->file_slots.data;
+	const struct catalog_file *files =
+		(const void *)builder->files.data;
+	uint64_t mask = builder->file_slots.size / sizeof(*slots) - 1;
+	uint64_t i = name_hash(path, size) & mask;
+
+	for (; slots[i]; i = (i + 1) & mask) {
+		const struct catalog_file *file = &files[slots[i] - 1];
+
+		if (file->path_size == size &&
+		    memcmp(builder->names.data + file->path, path, size) == 0)
+			break;
+	}
+	return &slots[i];
+}
+
+static int grow_slots(struct catalog_builder *builder)
+{
+	const struct catalog_file *files = (const void *)builder->files.data;
+	uint64_t count = file_count(builder), i;
+	size_t size = builder->file_slots.size ? 2 * builder->file_slots.size :
+						 1024 * sizeof(uint32_t);
+
+	array_finish(&builder->file_slots);
+	if (!array_add(&builder->file_slots, size))
+		return -ENOMEM;
+	memset(builder->file_slots.data, 0, size);
+	for (i = 0; i < count; i++)
+		*find_slot(builder, builder->names.data + files[i].path,
+			   files[i].path_size) = (uint32_t)(i + 1);
+	return 0;
+}
+
+int catalog_builder_file(struct catalog_builder *builder, const char *path,
+			 size_t size, uint32_t *ret_file)
+{
+	struct catalog_file file = { .path = builder->names.size,
+				     .path_size = (uint32_t)size };
+	uint64_t count = file_count(builder);
+	uint32_t *slot;
+	int error = 0;
+
+	if (2 * (count + 1) * sizeof(*slot) > builder->file_slots.size)
+		error = grow_slots(builder);
+	if (error)
+		return error;
+	slot = find_slot(builder, path, size);
+	if (*slot) {
+		*ret_file = *slot - 1;
+		return 0;
+	}
+	if (count == LIMIT_COUNT)
+		return -E2BIG;
+	error = array_append(&builder->names, path, size);
+	if (!error)
+		error = array_append(&builder->names, "", 1);
+	if (!error)
+		error = array_append(&builder->files, &file, sizeof(file));
+	if (error)
+		return error;
+	*slot = (uint32_t)(count + 1);
+	*ret_file = (uint32_t)count;
+	return 0;
+}
+
+/* ---- entries ------------------------------------------------------------- */
+
+static int add_text(struct catalog_builder *builder, const char *text,
+		    size_t size, uint64_t *ret_offset)
+{
+	*ret_offset = builder->names.size;
+	return array_append(&builder->names, text, size);
+}
+
+static int add_numbers(struct catalog_builder *builder, unsigned width,
+		       const uint64_t *numbers, unsigned count)
+{
+	uint32_t narrow[LIMIT_NDIM];
+	unsigned i;
+
+	if (width == 8)
+		return array_append(&builder->dims, numbers, count * 8);
+	for (i = 0; i < count; i++)
+		narrow[i] = (uint32_t)numbers[i];
+	return array_append(&builder->dims, narrow, count * 4);
+}
+
+/* Fill @entry's size and width from its type and shape. */
+static int measure(struct catalog_entry *entry, const struct box *shape)
+{
+	uint64_t size = 1;
+	bool empty = false;
+	unsigned i;
+
+	entry->ndim = (uint8_t)shape->ndim;
+	entry->width = 4;
+	for (i = 0; i < shape->ndim; i++) {
+		if (shape->size[i] > UINT32_MAX)
+			entry->width = 8;
+		if (shape->size[i] == 0) {
+			empty = true;
+			continue;
+		}
+		/* Also of an empty tensor: strides are products, too. */
+		if (__builtin_mul_overflow(size, shape->size[i], &size))
+			return -E2BIG;
+	}
+	if (size > LIMIT_TENSOR_SIZE / 16)
+		return -E2BIG;
+	entry->size = empty ? 0 : size * dtype_info(entry->dtype)->size;
+	return 0;
+}
+
+int catalog_builder_begin(struct catalog_builder *builder,
+			  const struct catalog_tensor *tensor,
+			  struct fault *fault)
+{
+	struct catalog_entry *entry = &builder->tensor;
+	int error;
+
+	*entry = (struct catalog_entry){
+		.name_size = (uint32_t)tensor->name_size,
+		.dtype = (uint8_t)tensor->dtype,
+		.first_shard = shard_count(builder),
+	};
+	builder->shape = tensor->shape;
+	builder->source = tensor->source;
+	builder->pending.size = 0;
+	error = measure(entry, &tensor->shape);
+	if (error)
+		return fault_set_detail(fault, error, tensor->source,
+					"tensor too large", tensor->name,
+					tensor->name_size);
+	error = add_text(builder, tensor->name, tensor->name_size,
+			 &entry->name);
+	if (!error && tensor->type_name) {
+		entry->type_name_size = (uint32_t)tensor->type_name_size;
+		error = add_text(builder, tensor->type_name,
+				 tensor->type_name_size, &entry->type_name);
+	}
+	return error ? fault_set(fault, error, 0, "out of memory") : 0;
+}
+
+int catalog_builder_shard(struct catalog_builder *builder,
+			  const struct box *box,
+			  const struct catalog_item *item,
+			  struct fault *fault)
+{
+	struct pending *pending;
+	bool inside = true, empty = false;
+	unsigned i;
+
+	for (i = 0; i < box->ndim; i++) {
+		empty |= box->size[i] == 0;
+		inside &= box->offset[i] <= builder->shape.size[i] &&
+			  box->size[i] <= builder->shape.size[i] -
+					  box->offset[i];
+	}
+	if (!inside && !empty)
+		return fault_set_detail(fault, -EBADMSG, builder->source,
+			"shard out of the bounds of its tensor",
+			builder->names.data + builder->tensor.name,
+			builder->tensor.name_size);
+	pending = array_add(&builder->pending, sizeof(*pending));
+	if (!pending)
+		return fault_set(fault, -ENOMEM, 0, "out of memory");
+	*pending = (struct pending){ .box = *box, .item = *item,
+		.order = builder->pending.size / sizeof(*pending) };
+	for (i = 0; i < box->ndim && !inside; i++) {
+		pending->box.offset[i] = 0;
+		if (pending->box.size[i] > builder->shape.size[i])
+			pending->box.size[i] = builder->shape.size[i];
+	}
+	return 0;
+}
+
+static int compare_numbers(const uint64_t *a, const uint64_t *b, unsigned count)
+{
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		if (a[i] != b[i])
+			return a[i] < b[i] ? -1 : 1;
+	return 0;
+}
+
+static int compare_boxes(const struct box *a, const struct box *b)
+{
+	int order = compare_numbers(a->offset, b->offset, a->ndim);
+
+	return order ? order : compare_numbers(a->size, b->size, a->ndim);
+}
+
+static int compare_pending(const void *a, const void *b)
+{
+	const struct pending *x = a, *y = b;
+	int order = compare_boxes(&x->box, &y->box);
+
+	return order ? order : x->order < y->order ? -1 : x->order > y->order;
+}
+
+static int compare_order(const void *a, const void *b)
+{
+	const struct pending *x = a, *y = b;
+
+	return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static bool same_shard(const struct pending *a, const struct pending *b)
+{
+	return compare_boxes(&a->box, &b->box) == 0 &&
+	       a->item.file == b->item.file &&
+	       a->item.offset == b->item.offset &&
+	       a->item.size == b->item.size;
+}
+
+/* Sort, and drop what was listed twice. */
+static uint64_t sort_pending(struct pending *pending, uint64_t count)
+{
+	uint64_t i, kept = 0;
+
+	if (count > 1)
+		qsort(pending, count, sizeof(*pending), compare_pending);
+	for (i = 0; i < count; i++)
+		if (kept == 0 || !same_shard(&pending[kept - 1], &pending[i]))
+			pending[kept++] = pending[i];
+	return kept;
+}
+
+static int check_tiles(struct catalog_builder *builder,
+		       const struct pending *pending, uint64_t count,
+		       struct tile_result *result)
+{
+	struct tile tile = { .whole = &builder->shape };
+	struct box *box;
+	uint64_t i;
+
+	builder->boxes.size = 0;
+	for (i = 0; i < count; i++) {
+		if (box_volume(&pending[i].box) == 0)
+			continue;
+		box = array_add(&builder->boxes, sizeof(*box));
+		if (!box)
+			return -ENOMEM;
+		*box = pending[i].box;
+		tile.count++;
+	}
+	tile.boxes = (const struct box *)(void *)builder->boxes.data;
+	return tile_check(&tile, result);
+}
+
+static int emit_shard(struct catalog_builder *builder, const struct box *box,
+		      const struct catalog_item *item, uint64_t *reach)
+{
+	uint64_t end = box->ndim > 0 ? box->offset[0] + box->size[0] : 1;
+	struct catalog_shard shard = {
+		.offset = item->offset, .size = item->size,
+		.file = item->file, .flags = item->flags,
+	};
+	unsigned width = builder->tensor.width;
+	int error;
+
+	if (shard_count(builder) == LIMIT_COUNT)
+		return -E2BIG;
+	if (end > *reach)
+		*reach = end;
+	shard.reach = *reach;
+	error = add_numbers(builder, width, box->offset, box->ndim);
+	if (!error)
+		error = add_numbers(builder, width, box->size, box->ndim);
+	if (!error)
+		error = array_append(&builder->shards, &shard, sizeof(shard));
+	builder->tensor.shard_count += !error;
+	return error;
+}
+
+static int align_dims(struct catalog_builder *builder)
+{
+	static const char zeros[8];
+
+	return array_append(&builder->dims, zeros,
+			    -builder->dims.size & 7);
+}
+
+static int emit_tensor(struct catalog_builder *builder,
+		       const struct pending *pending, uint64_t count,
+		       const struct tile_result *result)
+{
+	static const struct catalog_item hole = { .file = CATALOG_NO_FILE };
+	struct catalog_entry *entry = &builder->tensor;
+	uint64_t i, reach = 0;
+	int error = align_dims(builder);
+
+	entry->dims = builder->dims.size;
+	entry->hole_count = result->hole_count;
+	entry->flags = (result->overlap ? CATALOG_OVERLAP : 0) |
+		       (result->hole_count ? CATALOG_HOLES : 0);
+	if (!error)
+		error = add_numbers(builder, entry->width, builder->shape.size,
+				    builder->shape.ndim);
+	for (i = 0; i < count && !error; i++)
+		error = emit_shard(builder, &pending[i].box, &pending[i].item,
+				   &reach);
+	for (i = 0; i < result->hole_count && !error; i++)
+		error = emit_shard(builder, &result->holes[i], &hole, &reach);
+	return error ? error :
+	       array_append(&builder->tensors, entry, sizeof(*entry));
+}
+
+static void note_result(const struct catalog_builder *builder,
+			const struct tile_result *result)
+{
+	const struct catalog_entry *entry = &builder->tensor;
+	const char *name = builder->names.data + entry->name;
+	int size = entry->name_size > 160 ? 160 : (int)entry->name_size;
+
+	if (result->overlap)
+		notes_add(builder->notes,
+			  "%.*s: shards overlap, the last one listed is used",
+			  size, name);
+	if (result->hole_count)
+		notes_add(builder->notes,
+			  "%.*s: shards are missing, reads of what they held fail",
+			  size, name);
+}
+
+int catalog_builder_end(struct catalog_builder *builder, struct fault *fault)
+{
+	struct pending *pending = (void *)builder->pending.data;
+	uint64_t count = builder->pending.size / sizeof(*pending);
+	struct tile_result result = { .holes = NULL };
+	int error;
+
+	if ((builder->tensors.size + builder->objects.size) /
+	    sizeof(struct catalog_entry) >= LIMIT_COUNT)
+		return fault_set(fault, -E2BIG, builder->source,
+				 "too many tensors");
+	count = sort_pending(pending, count);
+	error = check_tiles(builder, pending, count, &result);
+	if (error)
+		return fault_set_detail(fault, error, builder->source,
+			error == -ENOMEM ? "out of memory" :
+			"too many shards to check for overlaps",
+			builder->names.data + builder->tensor.name,
+			builder->tensor.name_size);
+	if (result.overlap)
+		qsort(pending, count, sizeof(*pending), compare_order);
+	note_result(builder, &result);
+	error = emit_tensor(builder, pending, count, &result);
+	free(result.holes);
+	return error ? fault_set(fault, error, 0, "out of memory") : 0;
+}
+
+int catalog_builder_object(struct catalog_builder *builder, const char *name,
+			   size_t name_size, const struct catalog_item *item,
+			   struct fault *fault)
+{
+	struct catalog_tensor object = {
+		.name = name, .name_size = name_size, .dtype = DTYPE_U8,
+		.shape = { .ndim = 1, .offset = { 0 }, .size = { item->size } },
+	};
+	struct tile_result none = { .holes = NULL };
+	struct pending pending = { .box = object.shape, .item = *item };
+	struct catalog_entry entry;
+	int error = catalog_builder_begin(builder, &object, fault);
+
+	if (!error)
+		error = emit_tensor(builder, &pending, 1, &none);
+	if (error)
+		return error;
+	entry = builder->tensor;
+	entry.flags = CATALOG_OBJECT;
+	builder->tensors.size -= sizeof(entry);
+	error = array_append(&builder->objects, &entry, sizeof(entry));
+	return error ? fault_set(fault, error, 0, "out of memory") : 0;
+}
+
+/* ---- layout -------------------------------------------------------------- */
+
+static uint64_t slot_count_for(uint64_t count)
+{
+	uint64_t slots = 2;
+
+	while (slots < 2 * count)
+		slots *= 2;
+	return slots;
+}
+
+static uint64_t place(uint64_t *end, uint64_t size)
+{
+	uint64_t start = *end;
+
+	*end += (size + 7) & ~(uint64_t)7;
+	return start;
+}
+
+static void fill_slots(struct catalog *catalog, uint32_t *slots,
+		       uint64_t slot_count, uint64_t first, uint64_t count)
+{
+	uint64_t i, j;
+
+	for (i = first; i < first + count; i++) {
+		const struct catalog_entry *entry = catalog_entry(catalog, i);
+		char encoded[NAME_ENCODED_MAX];
+		size_t size = name_encode(catalog_text(catalog, entry->name),
+					  entry->name_size, encoded);
+
+		j = name_hash(encoded, size) & (slot_count - 1);
+		while (slots[j])
+			j = (j + 1) & (slot_count - 1);
+		slots[j] = (uint32_t)(i + 1);
+	}
+}
+
+static void copy(struct catalog *catalog, uint64_t offset,
+		 const struct array *array)
+{
+	if (array->size)
+		memcpy((char *)catalog + offset, array->data, array->size);
+}
+
+/* From offsets in a section to offsets in the blob. */
+static void relocate(struct catalog *catalog)
+{
+	struct catalog_entry *entry =
+		(void *)((char *)catalog + catalog->entries);
+	struct catalog_file *file = (void *)((char *)catalog + catalog->files);
+	uint64_t i;
+
+	for (i = 0; i < catalog->tensor_count + catalog->object_count; i++) {
+		entry[i].name += catalog->names;
+		entry[i].dims += catalog->dims;
+		if (entry[i].type_name_size)
+			entry[i].type_name += catalog->names;
+	}
+	for (i = 0; i < catalog->file_count; i++)
+		file[i].path += catalog->names;
+}
+
+static void plan_layout(const struct catalog_builder *builder,
+			struct catalog *catalog)
+{
+	uint64_t end = sizeof(*catalog);
+
+	*catalog = (struct catalog){
+		.magic = catalog_magic,
+		.tensor_count =
+			builder->tensors.size / sizeof(struct catalog_entry),
+		.object_count =
+			builder->objects.size / sizeof(struct catalog_entry),
+		.shard_count = shard_count(builder),
+		.file_count = file_count(builder),
+	};
+	catalog->tensor_slot_count = slot_count_for(catalog->tensor_count);
+	catalog->object_slot_count = slot_count_for(catalog->object_count);
+	catalog->entries =
+		place(&end, builder->tensors.size + builder->objects.size);
+	catalog->shards = place(&end, builder->shards.size);
+	catalog->files = place(&end, builder->files.size);
+	catalog->dims = place(&end, builder->dims.size);
+	catalog->names = place(&end, builder->names.size);
+	catalog->tensor_slots = place(&end, catalog->tensor_slot_count * 4);
+	catalog->object_slots = place(&end, catalog->object_slot_count * 4);
+	catalog->size = end;
+}
+
+int catalog_builder_finish(struct catalog_builder *builder,
+			   struct catalog **ret_catalog)
+{
+	const size_t hashed = offsetof(struct catalog, tensor_count);
+	struct catalog header, *catalog;
+	XXH128_hash_t hash;
+
+	plan_layout(builder, &header);
+	catalog = calloc(1, header.size);
+	if (!catalog)
+		return -ENOMEM;
+	*catalog = header;
+	copy(catalog, header.entries, &builder->tensors);
+	copy(catalog, header.entries + builder->tensors.size,
+	     &builder->objects);
+	copy(catalog, header.shards, &builder->shards);
+	copy(catalog, header.files, &builder->files);
+	copy(catalog, header.dims, &builder->dims);
+	copy(catalog, header.names, &builder->names);
+	relocate(catalog);
+	fill_slots(catalog, (void *)((char *)catalog + header.tensor_slots),
+		   header.tensor_slot_count, 0, header.tensor_count);
+	fill_slots(catalog, (void *)((char *)catalog + header.object_slots),
+		   header.object_slot_count, header.tensor_count,
+		   header.object_count);
+	hash = XXH3_128bits((char *)catalog + hashed, header.size - hashed);
+	catalog->hash[0] = hash.low64;
+	catalog->hash[1] = hash.high64;
+	*ret_catalog = catalog;
+	return 0;
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/catalog_json.h"
+
+#include "shard/name.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+
+enum { JSON_FLAGS = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE };
+
+/*
+ * Add @value, which is given away, to @object. Allocation failures are
+ * collected in @failed, so that an object can be put together in one go.
+ */
+static void add(struct json_object *object, const char *key,
+		struct json_object *value, bool *failed)
+{
+	if (!value || !object || json_object_object_add(object, key, value)) {
+		json_object_put(value);
+		*failed = true;
+	}
+}
+
+static struct json_object *make_numbers(const uint64_t *numbers,
+					unsigned count, bool *failed)
+{
+	struct json_object *array = json_object_new_array();
+	unsigned i;
+
+	for (i = 0; i < count && array; i++) {
+		struct json_object *number = json_object_new_uint64(numbers[i]);
+
+		if (!number || json_object_array_add(array, number)) {
+			json_object_put(number);
+			*failed = true;
+		}
+	}
+	return array;
+}
+
+static struct json_object *make_box(const struct box *box, bool *failed)
+{
+	struct json_object *object = json_object_new_object();
+
+	add(object, "offsets", make_numbers(box->offset, box->ndim, failed),
+	    failed);
+	add(object, "sizes", make_numbers(box->size, box->ndim, failed),
+	    failed);
+	return object;
+}
+
+static struct json_object *make_shard(const struct catalog *catalog,
+				      const struct catalog_shard *shard,
+				      const struct box *box, bool *failed)
+{
+	const struct catalog_file *file = catalog_file(catalog, shard->file);
+	struct json_object *object = json_object_new_object();
+
+	add(object, "box", make_box(box, failed), failed);
+	add(object, "rank", json_object_new_uint64(file->rank), failed);
+	add(object, "file",
+	    json_object_new_string(catalog_text(catalog, file->path)), failed);
+	add(object, "offset", json_object_new_uint64(shard->offset), failed);
+	add(object, "size", json_object_new_uint64(shard->size), failed);
+	return object;
+}
+
+/* Append the text of @object, which is given away. */
+static int append(struct array *out, struct json_object *object, bool failed)
+{
+	const char *text = NULL;
+	size_t size;
+	int error;
+
+	if (object && !failed)
+		text = json_object_to_json_string_length(object, JSON_FLAGS,
+							 &size);
+	error = text ? array_append(out, text, size) : -ENOMEM;
+	json_object_put(object);
+	return error;
+}
+
+int catalog_json_shape(const struct box *shape, struct array *out)
+{
+	bool failed = false;
+	struct json_object *sizes =
+		make_numbers(shape->size, shape->ndim, &failed);
+
+	return append(out, sizes, failed);
+}
+
+static int append_shards(const struct catalog *catalog,
+			 const struct catalog_entry *entry,
+			 const struct box *selection, size_t limit,
+			 struct array *out)
+{
+	uint64_t count = entry->shard_count - entry->hole_count, i;
+	size_t start = out->size;
+	struct box box, common;
+	bool failed = false, first = true;
+	int error = array_append(out, "[", 1);
+
+	for (i = 0; i < count && !error; i++) {
+		catalog_box(catalog, entry, i, &box);
+		if (selection && !box_intersect(&box, selection, &common))
+			continue;
+		if (!first)
+			error = array_append(out, ",", 1);
+		first = false;
+		if (!error)
+			error = append(out, make_shard(catalog,
+				catalog_shard(catalog, entry, i), &box,
+				&failed), failed);
+		if (!error && limit && out->size - start > limit)
+			error = -E2BIG;
+	}
+	return error ? error : array_append(out, "]", 1);
+}
+
+int catalog_json_shards(const struct catalog *catalog,
+			const struct catalog_entry *entry,
+			const struct box *selection, size_t limit,
+			struct array *out)
+{
+	return append_shards(catalog, entry, selection, limit, out);
+}
+
+/* A name for JSON: what is not UTF-8 becomes U+FFFD. */
+static struct json_object *make_name(const char *name, size_t size)
+{
+	struct array text = { .data = NULL };
+	struct json_object *string = NULL;
+	size_t i = 0;
+	int error = 0;
+
+	while (i < size && !error) {
+		unsigned length = name_utf8_size(name + i, size - i);
+
+		error = length ? array_append(&text, name + i, length) :
+				 array_append(&text, "\xef\xbf\xbd", 3);
+		i += length ? length : 1;
+	}
+	if (!error)
+		string = json_object_new_string_len(text.data ? text.data : "",
+						    (int)text.size);
+	array_finish(&text);
+	return string;
+}
+
+static struct json_object *make_holes(const struct catalog *catalog,
+				      const struct catalog_entry *entry,
+				      bool *failed)
+{
+	struct json_object *array = json_object_new_array();
+	uint64_t i = entry->shard_count - entry->hole_count;
+	struct box box;
+
+	for (; i < entry->shard_count && array; i++) {
+		struct json_object *hole;
+
+		catalog_box(catalog, entry, i, &box);
+		hole = make_box(&box, failed);
+		if (!hole || json_object_array_add(array, hole)) {
+			json_object_put(hole);
+			*failed = true;
+		}
+	}
+	return array;
+}
+
+/* All but the shards, which may be many and are appended one by one. */
+static struct json_object *make_tensor(const struct catalog *catalog,
+				       const struct catalog_entry *entry,
+				       bool *failed)
+{
+	const char *name = catalog_text(catalog, entry->name);
+	const struct dtype_info *info = dtype_info(entry->dtype);
+	struct json_object *object = json_object_new_object();
+	char encoded[NAME_ENCODED_MAX];
+	struct box shape;
+
+	catalog_shape(catalog, entry, &shape);
+	name_encode(name, entry->name_size, encoded);
+	add(object, "name", make_name(name, entry->name_size), failed);
+	add(object, "dtype", json_object_new_string(info->name), failed);
+	add(object, "torch_dtype", entry->type_name_size ?
+	    make_name(catalog_text(catalog, entry->type_name),
+		      entry->type_name_size) :
+	    json_object_new_string(info->torch), failed);
+	add(object, "shape", make_numbers(shape.size, shape.ndim, failed),
+	    failed);
+	add(object, "nbytes", json_object_new_uint64(entry->size), failed);
+	add(object, "file", json_object_new_string(encoded), failed);
+	if (entry->flags & CATALOG_HOLES)
+		add(object, "holes", make_holes(catalog, entry, failed),
+		    failed);
+	if (entry->flags & CATALOG_OVERLAP)
+		add(object, "overlap", json_object_new_boolean(1), failed);
+	return object;
+}
+
+int catalog_json_tensor(const struct catalog *catalog, uint64_t index,
+			struct array *out)
+{
+	const struct catalog_entry *entry = catalog_entry(catalog, index);
+	bool failed = false;
+	struct json_object *object = make_tensor(catalog, entry, &failed);
+	int error = append(out, object, failed);
+
+	if (error)
+		return error;
+	out->size--; /* the closing brace */
+	error = array_append(out, ",\"shards\":", 10);
+	if (!error)
+		error = append_shards(catalog, entry, NULL, 0, out);
+	return error ? error : array_append(out, "}", 1);
+}

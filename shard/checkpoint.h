@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One checkpoint in one folder: its catalog, the pins of all files that the
+ * catalog was made from and refers to, and the source that reads them.
+ * Immutable; thread safe but for open and close.
+ */
+#ifndef SHARD_CHECKPOINT_H
+#define SHARD_CHECKPOINT_H
+
+#include "shard/catalog.h"
+#include "shard/fault.h"
+#include "shard/io.h"
+#include "shard/notes.h"
+#include "shard/source_file.h"
+
+struct checkpoint_marker {
+	char name[32];		/* ".metadata", "__12.metadata" */
+	struct pin pin;
+};
+
+struct checkpoint {
+	int folder;			/* owned descriptor */
+	struct catalog *catalog;	/* owned */
+	struct pin *pins;		/* owned; of the catalog's files;
+					 * inode 0: missing */
+	struct source_file *source;	/* owned */
+	struct checkpoint_marker *markers; /* owned, in the order of ranks */
+	unsigned marker_count;
+	struct stat status;		/* of the first marker */
+};
+
+/* What was found while opening: printed by who has the log. */
+struct checkpoint_report {
+	struct notes notes;
+	struct fault fault;
+	char file[32];		/* the marker that the fault is in */
+};
+
+/* A number that changes with the markers in @folder; 0: there is none. */
+uint64_t checkpoint_signature(int folder);
+
+/*
+ * Open the checkpoint in @folder, which stays the caller's. 0; -ENOENT when
+ * there is no marker; -ESTALE when it changed while it was read; or -errno
+ * with the fault in @report. The caller closes it.
+ */
+int checkpoint_open(int folder, struct checkpoint **ret_checkpoint,
+		    struct checkpoint_report *report);
+/* NULL is fine. */
+void checkpoint_close(struct checkpoint *checkpoint);
+
+/*
+ * Does the store still hold what the catalog was made from? Looks at the
+ * markers and at up to 4096 files from @cursor on, which it moves.
+ */
+bool checkpoint_is_current(const struct checkpoint *checkpoint,
+			   uint64_t *cursor);
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/dtype.h"
+
+#include <string.h>
+
+static const struct dtype_info infos[DTYPE_COUNT] = {
+	[DTYPE_UNKNOWN] = { "?", "?", NULL, "|V1", 0, 0, false },
+	[DTYPE_F64] = { "F64", "float64", "Double", "<f8", 8, 8, false },
+	[DTYPE_F32] = { "F32", "float32", "Float", "<f4", 4, 4, false },
+	[DTYPE_F16] = { "F16", "float16", "Half", "<f2", 2, 2, false },
+	[DTYPE_BF16] = { "BF16", "bfloat16", "BFloat16", "<V2", 2, 2, false },
+	[DTYPE_I64] = { "I64", "int64", "Long", "<i8", 8, 8, false },
+	[DTYPE_I32] = { "I32", "int32", "Int", "<i4", 4, 4, false },
+	[DTYPE_I16] = { "I16", "int16", "Short", "<i2", 2, 2, false },
+	[DTYPE_I8] = { "I8", "int8", "Char", "|i1", 1, 1, false },
+	[DTYPE_U8] = { "U8", "uint8", "Byte", "|u1", 1, 1, false },
+	[DTYPE_U16] = { "U16", "uint16", NULL, "<u2", 2, 2, false },
+	[DTYPE_U32] = { "U32", "uint32", NULL, "<u4", 4, 4, false },
+	[DTYPE_U64] = { "U64", "uint64", NULL, "<u8", 8, 8, false },
+	[DTYPE_BOOL] = { "BOOL", "bool", "Bool", "|b1", 1, 1, false },
+	[DTYPE_C64] = { "C64", "complex64", "ComplexFloat", "<c8", 8, 4, true },
+	[DTYPE_C128] = { "C128", "complex128", "ComplexDouble", "<c16", 16, 8,
+			 true },
+	[DTYPE_C32] = { "C32", "complex32", "ComplexHalf", "<V4", 4, 2, true },
+	[DTYPE_BC32] = { "BC32", "bcomplex32", NULL, "<V4", 4, 2, true },
+	[DTYPE_F8_E4M3] = { "F8_E4M3", "float8_e4m3fn", NULL, "|V1", 1, 1,
+			    false },
+	[DTYPE_F8_E5M2] = { "F8_E5M2", "float8_e5m2", NULL, "|V1", 1, 1,
+			    false },
+	[DTYPE_F8_E4M3FNUZ] = { "F8_E4M3FNUZ", "float8_e4m3fnuz", NULL, "|V1",
+				1, 1, false },
+	[DTYPE_F8_E5M2FNUZ] = { "F8_E5M2FNUZ", "float8_e5m2fnuz", NULL, "|V1",
+				1, 1, false },
+	[DTYPE_F8_E8M0] = { "F8_E8M0", "float8_e8m0fnu", NULL, "|V1", 1, 1,
+			    false },
+	/* One byte holds two values, and torch's shapes count bytes. */
+	[DTYPE_F4] = { "F4", "float4_e2m1fn_x2", NULL, "|V1", 1, 1, false },
+	[DTYPE_QI8] = { "QI8", "qint8", "QInt8", "|V1", 1, 1, false },
+	[DTYPE_QU8] = { "QU8", "quint8", "QUInt8", "|V1", 1, 1, false },
+	[DTYPE_QI32] = { "QI32", "qint32", "QInt32", "<V4", 4, 4, false },
+	[DTYPE_QU4X2] = { "QU4X2", "quint4x2", "QUInt4x2", "|V1", 0, 1, false },
+	[DTYPE_QU2X4] = { "QU2X4", "quint2x4", "QUInt2x4", "|V1", 0, 1, false },
+	[DTYPE_BITS8] = { "BITS8", "bits8", NULL, "|V1", 1, 1, false },
+	[DTYPE_BITS16] = { "BITS16", "bits16", NULL, "<V2", 2, 2, false },
+	[DTYPE_BITS1X8] = { "BITS1X8", "bits1x8", NULL, "|V1", 1, 1, false },
+	[DTYPE_BITS2X4] = { "BITS2X4", "bits2x4", NULL, "|V1", 1, 1, false },
+	[DTYPE_BITS4X2] = { "BITS4X2", "bits4x2", NULL, "|V1", 1, 1, false },
+};
+
+const struct dtype_info *dtype_info(enum dtype dtype)
+{
+	return &infos[dtype < DTYPE_COUNT ? dtype : DTYPE_UNKNOWN];
+}
+
+enum dtype dtype_from_torch(const char *name, size_t size)
+{
+	int i;
+
+	for (i = 1; i < DTYPE_COUNT; i++)
+		if (strlen(infos[i].torch) == size &&
+		    memcmp(infos[i].torch, name, size) == 0)
+			return (enum dtype)i;
+	return DTYPE_UNKNOWN;
+}
+
+enum dtype dtype_from_storage(const char *name, size_t size)
+{
+	static const char suffix[] = "Storage";
+	const size_t suffix_size = sizeof(suffix) - 1;
+	int i;
+
+	if (size <= suffix_size ||
+	    memcmp(name + size - suffix_size, suffix, suffix_size) != 0)
+		return DTYPE_UNKNOWN;
+	size -= suffix_size;
+	for (i = 1; i < DTYPE_COUNT; i++)
+		if (infos[i].storage && strlen(infos[i].storage) == size &&
+		    memcmp(infos[i].storage, name, size) == 0)
+			return (enum dtype)i;
+	return DTYPE_UNKNOWN;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Element types: one table with every spelling of a type that ckptfs meets.
+ * Sources: torch/csrc/utils/tensor_dtypes.cpp, torch/storage.py,
+ * safetensors/src/tensor.rs (Dtype), NumPy's array interface.
+ */
+#ifndef SHARD_DTYPE_H
+#define SHARD_DTYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Values are part of the catalog: append only. */
+enum dtype {
+	DTYPE_UNKNOWN,	/* a type that this table does not have */
+	DTYPE_F64,
+	DTYPE_F32,
+	DTYPE_F16,
+	DTYPE_BF16,
+	DTYPE_I64,
+	DTYPE_I32,
+	DTYPE_I16,
+	DTYPE_I8,
+	DTYPE_U8,
+	DTYPE_U16,
+	DTYPE_U32,
+	DTYPE_U64,
+	DTYPE_BOOL,
+	DTYPE_C64,
+	DTYPE_C128,
+	DTYPE_C32,
+	DTYPE_BC32,
+	DTYPE_F8_E4M3,
+	DTYPE_F8_E5M2,
+	DTYPE_F8_E4M3FNUZ,
+	DTYPE_F8_E5M2FNUZ,
+	DTYPE_F8_E8M0,
+	DTYPE_F4,
+	DTYPE_QI8,
+	DTYPE_QU8,
+	DTYPE_QI32,
+	DTYPE_QU4X2,
+	DTYPE_QU2X4,
+	DTYPE_BITS8,
+	DTYPE_BITS16,
+	DTYPE_BITS1X8,
+	DTYPE_BITS2X4,
+	DTYPE_BITS4X2,
+	DTYPE_COUNT,
+};
+
+struct dtype_info {
+	const char *name;	/* safetensors: "F32"; others by its scheme */
+	const char *torch;	/* torch.NAME: "float32" */
+	const char *storage;	/* torch.NAMEStorage: "Float"; NULL: untyped */
+	const char *npy;	/* descr of a .npy header: "<f4" */
+	uint8_t size;		/* bytes of an element; 0: not whole bytes, and
+				 * such a tensor cannot be served */
+	uint8_t component;	/* bytes of what byte order swaps; half of an
+				 * element of a complex type */
+	bool complex;
+};
+
+/* Constant; for DTYPE_UNKNOWN name is "?" and size 0. */
+const struct dtype_info *dtype_info(enum dtype dtype);
+
+/* From "float32" (no prefix), @size bytes; DTYPE_UNKNOWN when not known. */
+enum dtype dtype_from_torch(const char *name, size_t size);
+
+/* From "FloatStorage", @size bytes; DTYPE_UNKNOWN when not known. */
+enum dtype dtype_from_storage(const char *name, size_t size);
+
+#endif

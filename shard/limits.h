@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every limit on what a checkpoint may ask of us, one line each, with its
+ * reason. Beyond a limit the answer is E2BIG (or the refusal of the
+ * checkpoint), never a guess and never a large allocation.
+ */
+#ifndef SHARD_LIMITS_H
+#define SHARD_LIMITS_H
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+#define GIB ((size_t)1 << 30)
+
+/* Axes of a tensor: what NumPy 1 can hold; PyTorch stops at 64. */
+#define LIMIT_NDIM 32
+
+/* Bytes of a tensor: offsets in files are signed 64-bit numbers. */
+#define LIMIT_TENSOR_SIZE ((uint64_t)INT64_MAX / 2)
+
+/* Bytes of a fully qualified name: an extended attribute must hold it. */
+#define LIMIT_NAME_SIZE (64 * KIB)
+
+/* Bytes of an encoded name before it is cut and hashed: leaves room below
+ * the kernel's 255 for the hash, a slice and a suffix. */
+#define LIMIT_ENCODED_SIZE 180
+
+/* Bytes of one extended attribute: the kernel's XATTR_SIZE_MAX. */
+#define LIMIT_XATTR_SIZE (64 * KIB)
+
+/* Bytes of one .metadata file: 30 million shards at 143 bytes each; it is
+ * read whole, so this also bounds the memory of a hostile one. */
+#define LIMIT_METADATA_SIZE (4 * GIB)
+
+/* Rank-local metadata files of one checkpoint: more ranks than any job. */
+#define LIMIT_METADATA_FILES 65536
+
+/* Memory for the values of a pickle, per byte of input: real ones need
+ * about 5, the densest possible opcodes would need 40. The slack lets small
+ * pickles be dense. */
+#define LIMIT_PICKLE_FACTOR 16
+#define LIMIT_PICKLE_SLACK (16 * KIB)
+
+/* Bytes of the data.pkl of a tensor: real ones have 150 to 400. */
+#define LIMIT_TENSOR_PICKLE_SIZE (64 * KIB)
+
+/* Bytes of the data.pkl of an object that is shown as JSON, depth of its
+ * nesting, and how often shared parts may be repeated: the text is made in
+ * memory, and sharing could make it exponentially larger than its input. */
+#define LIMIT_OBJECT_PICKLE_SIZE (16 * MIB)
+#define LIMIT_OBJECT_DEPTH 64
+#define LIMIT_OBJECT_EXPANSION 16
+
+/* Records of one stored item: a tensor has 7; objects that hold tensors
+ * have one more for each of them. */
+#define LIMIT_ZIP_RECORDS 65536
+
+/* Bytes of the central directory of a stored item. */
+#define LIMIT_ZIP_DIRECTORY_SIZE (16 * MIB)
+
+/* Bytes of the name of a record, and of a path inside a checkpoint. */
+#define LIMIT_PATH_SIZE 4096
+
+/* Tensors, objects, shards and files of one checkpoint: 32-bit indices. */
+#define LIMIT_COUNT ((uint64_t)1 << 31)
+
+/* Shards that a hole or an overlap may cost us to find: comparisons of two
+ * boxes, about a second of work. Meshes of 10^5 shards stay far below. */
+#define LIMIT_TILE_STEPS ((uint64_t)1 << 28)
+
+/* Boxes that describe the holes of one tensor; beyond, the whole tensor
+ * counts as one hole. */
+#define LIMIT_HOLES 256
+
+/* Segments of one reply: the kernel takes 1024 (IOV_MAX), libfuse needs one
+ * for its header. */
+#define LIMIT_SEGMENTS 1000
+
+/* Bytes of one read: what the kernel sends at most (256 pages), and an
+ * element and a header's worth more. */
+#define LIMIT_READ_SIZE MIB
+
+/* Lines that one catalog may say about what is odd in it. */
+#define LIMIT_NOTES 32
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Do the shards of a tensor tile it exactly? */
+#ifndef SHARD_TILE_H
+#define SHARD_TILE_H
+
+#include "shard/box.h"
+
+struct tile {
+	const struct box *whole;	/* the tensor, at the origin */
+	const struct box *boxes;	/* inside of it, none empty */
+	uint64_t count;
+};
+
+struct tile_result {
+	bool overlap;
+	uint64_t overlap_a, overlap_b;	/* the first two boxes that do */
+	struct box *holes;		/* owned by the caller: free() */
+	uint32_t hole_count;
+};
+
+/*
+ * 0 with @ret_result, or -ENOMEM, or -E2BIG when it would take more than
+ * LIMIT_TILE_STEPS comparisons. Beyond LIMIT_HOLES boxes the whole tensor is
+ * reported as one hole.
+ */
+int tile_check(const struct tile *tile, struct tile_result *ret_result);
+
+#endif
