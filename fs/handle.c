@@ -18,6 +18,7 @@
  * have a descriptor.
  */
 struct handle {
+	atomic_uint references;
 	uint64_t inode;
 	struct live *live;		/* one reference; NULL: stored */
 	struct handle *next, **link;	/* of live; guarded by the lock */
@@ -62,6 +63,7 @@ static struct handle *create(uint64_t inode, size_t header_size)
 
 	if (!handle)
 		return NULL;
+	handle->references = 1;
 	handle->inode = inode;
 	handle->header_size = header_size;
 	handle->fd = -1;
@@ -206,10 +208,17 @@ int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
 	return nowait ? -EAGAIN : open_stored(ns, place.node, ret_opened);
 }
 
+void handle_hold(struct handle *handle)
+{
+	atomic_fetch_add(&handle->references, 1);
+}
+
 void namespace_close(struct namespace *ns, struct handle *handle)
 {
 	struct live *live = handle->live;
 
+	if (atomic_fetch_sub(&handle->references, 1) > 1)
+		return;
 	if (live) {
 		pthread_mutex_lock(&ns->nodes.lock);
 		*handle->link = handle->next;

@@ -73,7 +73,9 @@ struct opened {
 /* -ESTALE, -EOPNOTSUPP, -EISDIR, -errno. */
 int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
 		   struct opened *ret_opened);
+/* The handle ends with the last of those who opened it or hold it. */
 void namespace_close(struct namespace *ns, struct handle *handle);
+void handle_hold(struct handle *handle);
 
 /* Bytes at @offset into @reply, laid out in its iov until it is released;
  * fewer at the end of the file. 0 or -errno, -EAGAIN if reply->nowait. */

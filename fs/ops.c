@@ -279,16 +279,18 @@ static int run_read(struct call *call, bool nowait, struct reply *reply)
 		reply_release(reply);
 		return error;
 	}
+	/* Once it has the answer, the client may close the file. */
+	handle_hold(call->handle);
 	if (error)
 		fuse_reply_err(call->request, -error);
 	else
 		fuse_reply_iov(call->request, reply->iov,
 			       (int)reply->iov_count);
-	if (!reply)
-		return 0;
-	reply_release(reply);
-	if (error && reply->fault.error)
+	if (reply)
+		reply_release(reply);
+	if (error && reply && reply->fault.error)
 		log_read(call, &reply->fault, reply->fault_file);
+	namespace_close(call->ops->ns, call->handle);
 	return 0;
 }
 
