@@ -21,7 +21,7 @@ struct handle {
 	atomic_uint references;
 	uint64_t inode;
 	struct live *live;		/* one reference; NULL: stored */
-	struct handle *next, **link;	/* of live; guarded by the lock */
+	LIST_ENTRY(handle) link;	/* guarded by the namespace's lock */
 	struct view_file file;
 	bool whole_text;		/* `text` is all there is */
 	struct array text;		/* owned: a NAME.json */
@@ -34,15 +34,16 @@ struct handle {
 	char header[];			/* of a .npy */
 };
 
-unsigned handle_inodes_locked(const struct live *live, uint64_t after,
+unsigned handle_inodes_locked(const struct namespace *ns,
+			      const struct live *live, uint64_t after,
 			      uint64_t *ret_inodes, unsigned count)
 {
 	const struct handle *handle;
 	unsigned found = 0, i;
 
 	/* Insertion into a short sorted list: files open at once are few. */
-	for (handle = live->handles; handle; handle = handle->next) {
-		if (handle->inode <= after)
+	LIST_FOREACH(handle, &ns->handles, link) {
+		if (handle->live != live || handle->inode <= after)
 			continue;
 		for (i = 0; i < found && ret_inodes[i] < handle->inode; i++)
 			;
@@ -70,17 +71,15 @@ static struct handle *create(uint64_t inode, size_t header_size)
 	return handle;
 }
 
+/* @live is NULL for a stored file. */
 static void enlist(struct namespace *ns, struct handle *handle,
 		   struct live *live)
 {
 	pthread_mutex_lock(&ns->nodes.lock);
 	handle->live = live;
-	live->references++;
-	handle->next = live->handles;
-	if (handle->next)
-		handle->next->link = &handle->next;
-	handle->link = &live->handles;
-	live->handles = handle;
+	if (live)
+		live->references++;
+	LIST_INSERT_HEAD(&ns->handles, handle, link);
 	pthread_mutex_unlock(&ns->nodes.lock);
 }
 
@@ -164,7 +163,8 @@ static int open_stored(struct namespace *ns, struct node *node,
 	int error = handle ? 0 : -ENOMEM;
 
 	if (!error)
-		error = io_open(ns->root, node->path, &handle->fd, &status);
+		error = namespace_open_stored(ns, node->path, &handle->fd,
+					      &status);
 	if (error == -ENOENT)
 		error = -ESTALE;
 	if (error)
@@ -180,6 +180,7 @@ static int open_stored(struct namespace *ns, struct node *node,
 		goto close_file;
 	handle->pin = pin;
 	handle->immutable = node->immutable;
+	enlist(ns, handle, NULL);
 	*opened = (struct opened){ .handle = handle,
 				   .keep_cache = node->immutable };
 	return 0;
@@ -219,19 +220,22 @@ void namespace_close(struct namespace *ns, struct handle *handle)
 
 	if (atomic_fetch_sub(&handle->references, 1) > 1)
 		return;
-	if (live) {
-		pthread_mutex_lock(&ns->nodes.lock);
-		*handle->link = handle->next;
-		if (handle->next)
-			handle->next->link = handle->link;
-		pthread_mutex_unlock(&ns->nodes.lock);
+	pthread_mutex_lock(&ns->nodes.lock);
+	LIST_REMOVE(handle, link);
+	pthread_mutex_unlock(&ns->nodes.lock);
+	if (live)
 		nodes_put_live(&ns->nodes, live);
-	} else if (handle->fd >= 0) {
+	else
 		close(handle->fd);
-	}
 	array_finish(&handle->text);
 	free(handle->path);
 	free(handle);
+}
+
+void handle_close_all(struct namespace *ns)
+{
+	while (!LIST_EMPTY(&ns->handles))
+		namespace_close(ns, LIST_FIRST(&ns->handles));
 }
 
 /* ---- reading --------------------------------------------------------------- */

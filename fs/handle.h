@@ -9,7 +9,12 @@
  * The inode numbers above @after of the open files of @live, ascending and
  * each once, up to @count; returns how many. Needs the namespace's lock.
  */
-unsigned handle_inodes_locked(const struct live *live, uint64_t after,
+unsigned handle_inodes_locked(const struct namespace *ns,
+			      const struct live *live, uint64_t after,
 			      uint64_t *ret_inodes, unsigned count);
+
+/* Close what clients had still open when the mount ended. */
+void handle_close_all(struct namespace *ns);
+void listing_close_all(struct namespace *ns);
 
 #endif

@@ -8,7 +8,7 @@
  * All other folders are read when they are opened, and listed from that.
  * "." and ".." are the business of who lists.
  */
-#include "fs/namespace.h"
+#include "fs/handle.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 struct listing {
+	LIST_ENTRY(listing) link;	/* guarded by the namespace's lock */
 	struct live *live;	/* of a view, one reference; else NULL */
 	enum view view;
 	struct array entries;	/* struct listed, of all others */
@@ -39,19 +40,26 @@ static int add(struct listing *listing, const char *name, mode_t type,
 	return 0;
 }
 
-static mode_t entry_type(int folder, const struct dirent *entry)
+/* Its type; 0: not known. False: not to be listed. */
+static bool entry_type(const struct namespace *ns, int folder,
+		       const struct dirent *entry, mode_t *ret_type)
 {
 	struct stat status;
+	bool known = entry->d_type != DT_UNKNOWN;
 
-	if (entry->d_type != DT_UNKNOWN)
-		return DTTOIF(entry->d_type);
-	return fstatat(folder, entry->d_name, &status,
-		       AT_SYMLINK_NOFOLLOW) < 0 ? 0 : status.st_mode & S_IFMT;
+	*ret_type = known ? DTTOIF(entry->d_type) : 0;
+	if (known && (!atomic_load(&ns->own_device) || !S_ISDIR(*ret_type)))
+		return true;
+	if (fstatat(folder, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+		return true;
+	*ret_type = status.st_mode & S_IFMT;
+	return !namespace_is_own(ns, &status);
 }
 
 /* What the store has; of a mirror, the folders only. */
-static int add_stored(struct listing *listing, const struct node *node,
-		      DIR *stream, bool seen[VIEW_COUNT])
+static int add_stored(const struct namespace *ns, struct listing *listing,
+		      const struct node *node, DIR *stream,
+		      bool seen[VIEW_COUNT])
 {
 	bool mirror = node->kind == NODE_MIRROR;
 	struct dirent *entry;
@@ -71,8 +79,8 @@ static int add_stored(struct listing *listing, const struct node *node,
 		view = view_from_name(entry->d_name);
 		if (view >= 0)
 			seen[view] = true;
-		type = entry_type(dirfd(stream), entry);
-		if (!mirror || S_ISDIR(type))
+		if (entry_type(ns, dirfd(stream), entry, &type) &&
+		    (!mirror || S_ISDIR(type)))
 			error = add(listing, entry->d_name, type, 0);
 	}
 	return error;
@@ -117,7 +125,7 @@ static int read_folder(struct namespace *ns, const struct node *node,
 		close(fd);
 		return error;
 	}
-	error = add_stored(listing, node, stream, seen);
+	error = add_stored(ns, listing, node, stream, seen);
 	if (!error)
 		error = add_views(ns, listing, node, seen);
 	closedir(stream);
@@ -140,6 +148,9 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 	listing = calloc(1, sizeof(*listing));
 	if (!listing)
 		return -ENOMEM;
+	pthread_mutex_lock(&ns->nodes.lock);
+	LIST_INSERT_HEAD(&ns->listings, listing, link);
+	pthread_mutex_unlock(&ns->nodes.lock);
 	if (place.what == PLACE_VIEW && place.view != VIEW_JSON) {
 		listing->view = place.view;
 		listing->live = place.live;
@@ -161,10 +172,19 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 
 void namespace_close_listing(struct namespace *ns, struct listing *listing)
 {
+	pthread_mutex_lock(&ns->nodes.lock);
+	LIST_REMOVE(listing, link);
+	pthread_mutex_unlock(&ns->nodes.lock);
 	if (listing->live)
 		nodes_put_live(&ns->nodes, listing->live);
 	array_finish(&listing->entries);
 	free(listing);
+}
+
+void listing_close_all(struct namespace *ns)
+{
+	while (!LIST_EMPTY(&ns->listings))
+		namespace_close_listing(ns, LIST_FIRST(&ns->listings));
 }
 
 bool listing_is_immutable(const struct listing *listing)

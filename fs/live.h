@@ -18,15 +18,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct handle;
-
 struct live {
 	struct checkpoint *checkpoint;	/* owned; const */
 	char *path;			/* owned; of its folder; const */
 	uint64_t base, count;		/* of inode numbers; const */
 	uint64_t device, inode;		/* of its folder; const */
 	uint64_t references;		/* guarded by the namespace's lock */
-	struct handle *handles;		/* open; guarded by likewise */
 	struct live *next;		/* likewise */
 	atomic_bool retired;		/* the store has something else now */
 	_Atomic uint32_t *json_sizes;	/* owned; of each object's NAME.json:

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { EXIT_USAGE = 2 };
@@ -153,8 +154,8 @@ static void raise_file_limit(void)
  */
 static int go_to_background(int *ret_report, int *ret_status)
 {
+	int ends[2], result;
 	char report;
-	int ends[2];
 	pid_t pid;
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
@@ -169,9 +170,12 @@ static int go_to_background(int *ret_report, int *ret_status)
 		return 0;
 	}
 	close(ends[1]);
-	/* No report: it died, and has said why. */
-	*ret_status = read(ends[0], &report, 1) == 1 ? EXIT_SUCCESS :
-						       EXIT_FAILURE;
+	*ret_status = EXIT_SUCCESS;
+	/* No report: it ended, and has said why. */
+	if (read(ends[0], &report, 1) != 1)
+		*ret_status = waitpid(pid, &result, 0) == pid &&
+			      WIFEXITED(result) && WEXITSTATUS(result) ?
+			      WEXITSTATUS(result) : EXIT_FAILURE;
 	return 1;
 }
 
@@ -197,6 +201,12 @@ static void report_ready(void *context)
 
 /* ---- up and down ----------------------------------------------------------- */
 
+static int explain(const char *what, int error)
+{
+	fprintf(stderr, "ckptfs: %s: %s\n", what, strerror(-error));
+	return EXIT_FAILURE;
+}
+
 static int serve(const struct options *options, struct fuse_args *args,
 		 int report)
 {
@@ -206,29 +216,40 @@ static int serve(const struct options *options, struct fuse_args *args,
 	};
 	struct namespace ns;
 	struct mount *mount;
-	int error;
+	int error, status = EXIT_SUCCESS;
 
 	raise_file_limit();
+	error = mount_create(&ns, &mount_options, &mount);
+	if (error == -EINVAL)
+		return usage("bad options");
+	if (error)
+		return explain("starting", error);
 	error = namespace_init(&ns, options->source);
 	if (error) {
-		fprintf(stderr, "ckptfs: %s: %s\n", options->source,
-			strerror(-error));
-		return EXIT_FAILURE;
+		status = explain(options->source, error);
+		goto destroy_mount;
 	}
-	error = mount_open(&ns, &mount_options, &mount);
+	error = mount_attach(mount);
 	if (error) {
-		fprintf(stderr, "ckptfs: cannot mount on %s: %s\n",
-			options->path, error == -EIO || error == -EINVAL ?
-			"libfuse said why" : strerror(-error));
+		/* libfuse has said it. */
+		status = error == -EIO ? EXIT_FAILURE :
+					 explain(options->path, error);
 		goto finish_namespace;
 	}
 	error = mount_serve(mount, report_ready, &report);
-	if (error)
+	if (error) {
 		log_line(LOG_LEVEL_ERROR, "serving: %s", strerror(-error));
-	mount_close(mount);
+		status = EXIT_FAILURE;
+	}
+	/* What the kernel holds refers to the namespace until then. */
+	mount_destroy(mount);
+	namespace_finish(&ns);
+	return status;
 finish_namespace:
 	namespace_finish(&ns);
-	return error ? EXIT_FAILURE : EXIT_SUCCESS;
+destroy_mount:
+	mount_destroy(mount);
+	return status;
 }
 
 static int run(const struct options *options, struct fuse_args *args)
@@ -264,12 +285,26 @@ static int run(const struct options *options, struct fuse_args *args)
 	return serve(options, args, report);
 }
 
+/* Descriptors 0 to 2 are never files of ours, also when we were started
+ * without them. */
+static void fill_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
 	struct options options = { .source = NULL };
 	int status;
 
+	fill_standard_streams();
 	if (fuse_opt_parse(&args, &options, specs, take_argument))
 		status = usage("bad arguments");
 	else

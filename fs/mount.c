@@ -36,8 +36,10 @@ struct mount {
 	struct ops ops;
 	struct pool *pool;		/* owned */
 	struct fuse_session *session;	/* owned */
-	char *path;			/* owned: of the mount point */
+	char *path, *source;		/* owned: of the mount point, and of
+					 * what is mounted */
 	bool mounted;
+	bool inside;			/* path is inside of source */
 	pthread_t workers[WORKER_MAX];
 	unsigned worker_count;
 	sem_t spare;			/* posted to wake a spare worker */
@@ -195,16 +197,13 @@ static void stop_workers(struct mount *mount)
 
 /* A buffered reader gains from the kernel reading further ahead than its 128
  * KiB; only root may ask for it, and only when the mount answers. */
-static void raise_read_ahead(const struct mount *mount)
+static void raise_read_ahead(const struct stat *status)
 {
 	char path[80], value[16];
-	struct stat status;
 	int fd, size;
 
-	if (stat(mount->path, &status) < 0)
-		return;
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
-		 major(status.st_dev), minor(status.st_dev));
+		 major(status->st_dev), minor(status->st_dev));
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
@@ -212,6 +211,18 @@ static void raise_read_ahead(const struct mount *mount)
 	if (write(fd, value, (size_t)size) < 0)
 		log_line(LOG_LEVEL_INFO, "%s: %s", path, strerror(errno));
 	close(fd);
+}
+
+/* What can only be found out by asking the mount. */
+static void settle(struct mount *mount)
+{
+	struct stat status;
+
+	if (stat(mount->path, &status) < 0)
+		return;
+	if (mount->inside)
+		atomic_store(&mount->ops.ns->own_device, status.st_dev);
+	raise_read_ahead(&status);
 }
 
 /* Wait for one of the descriptors; returns its index, or -errno. */
@@ -251,7 +262,7 @@ int mount_serve(struct mount *mount, void (*ready)(void *context),
 
 		event = wait_for(fds, 3);
 		if (event == 2) {
-			raise_read_ahead(mount);
+			settle(mount);
 			ready(context);
 			event = wait_for(fds, 2);
 		}
@@ -261,8 +272,18 @@ int mount_serve(struct mount *mount, void (*ready)(void *context),
 	return error;
 }
 
-int mount_open(struct namespace *ns, const struct mount_options *options,
-	       struct mount **ret_mount)
+/* Is @inner below @outer, or the same? Both are real paths. */
+static bool is_inside(const char *inner, const char *outer)
+{
+	size_t size = strlen(outer);
+
+	return strcmp(outer, "/") == 0 ||
+	       (strncmp(inner, outer, size) == 0 &&
+		(inner[size] == '/' || inner[size] == '\0'));
+}
+
+int mount_create(struct namespace *ns, const struct mount_options *options,
+		 struct mount **ret_mount)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(options->arg_count,
 					       (char **)options->args);
@@ -276,13 +297,12 @@ int mount_open(struct namespace *ns, const struct mount_options *options,
 	mount->ready = eventfd(0, EFD_CLOEXEC);
 	mount->gone = eventfd(0, EFD_CLOEXEC);
 	sem_init(&mount->spare, 0, 0);
-	mount->path = realpath(options->path, NULL);
+	mount->path = strdup(options->path);
+	mount->source = strdup(options->source);
 	mount->pool = pool_create(POOL_MAX);
 	if (mount->ready < 0 || mount->gone < 0 || !mount->path ||
-	    !mount->pool) {
-		error = mount->path ? -ENOMEM : -errno;
-		goto close_mount;
-	}
+	    !mount->source || !mount->pool)
+		goto destroy_mount;
 	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
 				   .ready = on_ready,
 				   .ready_context = mount };
@@ -292,22 +312,43 @@ int mount_open(struct namespace *ns, const struct mount_options *options,
 	fuse_opt_free_args(&args);
 	error = -EINVAL;
 	if (!mount->session)
-		goto close_mount;
-	if (fuse_session_mount(mount->session, mount->path)) {
-		error = -EIO;
-		goto close_mount;
-	}
-	mount->mounted = true;
-	ns->drop_pages = drop_pages;
-	ns->drop_context = mount;
+		goto destroy_mount;
 	*ret_mount = mount;
 	return 0;
-close_mount:
-	mount_close(mount);
+destroy_mount:
+	mount_destroy(mount);
 	return error;
 }
 
-void mount_close(struct mount *mount)
+int mount_attach(struct mount *mount)
+{
+	char *path = realpath(mount->path, NULL);
+	char *source = realpath(mount->source, NULL);
+	struct stat status;
+	int error = 0;
+
+	if (!path || !source || stat(path, &status) < 0)
+		error = -errno;
+	else if (!S_ISDIR(status.st_mode))
+		error = -ENOTDIR;
+	else if (fuse_session_mount(mount->session, path))
+		error = -EIO;
+	if (error)
+		goto free_paths;
+	mount->mounted = true;
+	mount->inside = is_inside(path, source) && strcmp(path, source) != 0;
+	mount->ops.ns->drop_pages = drop_pages;
+	mount->ops.ns->drop_context = mount;
+	free(mount->path);
+	mount->path = path;
+	path = NULL;
+free_paths:
+	free(path);
+	free(source);
+	return error;
+}
+
+void mount_destroy(struct mount *mount)
 {
 	if (!mount)
 		return;
@@ -325,5 +366,6 @@ void mount_close(struct mount *mount)
 	close(mount->ready);
 	close(mount->gone);
 	free(mount->path);
+	free(mount->source);
 	free(mount);
 }

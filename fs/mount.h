@@ -11,16 +11,20 @@
 struct mount;
 
 struct mount_options {
-	const char *source;	/* what is mounted, for /proc/mounts */
+	const char *source;	/* the path of what is mounted */
 	const char *path;	/* of the mount point */
 	char *const *args;	/* options of libfuse, "-oro", ... */
 	int arg_count;
-	bool debug;
 };
 
-/* Mount @ns, which is borrowed. 0 or -errno; libfuse says why on stderr. */
-int mount_open(struct namespace *ns, const struct mount_options *options,
-	       struct mount **ret_mount);
+/* A mount to be, of @ns, which is borrowed and need not be there yet. 0;
+ * -EINVAL for an option that libfuse does not know, which it says on stderr;
+ * -errno. */
+int mount_create(struct namespace *ns, const struct mount_options *options,
+		 struct mount **ret_mount);
+
+/* Mount it. 0; -EIO when libfuse has said why on stderr; -errno. */
+int mount_attach(struct mount *mount);
 
 /* Serve until the mount is gone or a SIGTERM, SIGINT or SIGHUP comes; @ready is called when it
  * answers. 0 or -errno. */
@@ -28,6 +32,6 @@ int mount_serve(struct mount *mount, void (*ready)(void *context),
 		void *context);
 
 /* Unmount, also when files are open, and free. NULL is fine. */
-void mount_close(struct mount *mount);
+void mount_destroy(struct mount *mount);
 
 #endif

@@ -58,27 +58,67 @@ static uint64_t now_ms(void)
 
 /* ---- the store ------------------------------------------------------------- */
 
-/* The status of what @path names, itself; folders above it are never left. */
+/*
+ * The folder that @path lies in, which the caller closes unless it is the
+ * root, and the last part of the path. Folders above are never left.
+ */
+static int open_parent(const struct namespace *ns, const char *path,
+		       int *ret_folder, const char **ret_name)
+{
+	const char *slash = strrchr(path, '/');
+	char copy[4096];
+
+	if (!slash) {
+		*ret_folder = ns->root;
+		*ret_name = here(path);
+		return 0;
+	}
+	if (slash - path >= (ptrdiff_t)sizeof(copy))
+		return -ENAMETOOLONG;
+	memcpy(copy, path, (size_t)(slash - path));
+	copy[slash - path] = '\0';
+	*ret_name = slash + 1;
+	return io_open_folder(ns->root, copy, ret_folder);
+}
+
+static void close_parent(const struct namespace *ns, int folder)
+{
+	if (folder != ns->root)
+		close(folder);
+}
+
+bool namespace_is_own(const struct namespace *ns, const struct stat *status)
+{
+	uint64_t device = atomic_load(&ns->own_device);
+
+	return device && status->st_dev == device;
+}
+
+/* The status of what @path names, itself. */
 static int stored_status(const struct namespace *ns, const char *path,
 			 struct stat *ret_status)
 {
-	char copy[4096], *slash;
-	int folder = ns->root, error;
+	const char *name;
+	int folder, error = open_parent(ns, path, &folder, &name);
 
-	if (strlen(path) >= sizeof(copy))
-		return -ENAMETOOLONG;
-	strcpy(copy, path);
-	slash = strrchr(copy, '/');
-	if (slash) {
-		*slash = '\0';
-		error = io_open_folder(ns->root, copy, &folder);
-		if (error)
-			return error;
-	}
-	error = fstatat(folder, slash ? slash + 1 : here(copy), ret_status,
-			AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
-	if (slash)
-		close(folder);
+	if (error)
+		return error;
+	error = fstatat(folder, name, ret_status, AT_SYMLINK_NOFOLLOW) < 0 ?
+		-errno : 0;
+	close_parent(ns, folder);
+	return !error && namespace_is_own(ns, ret_status) ? -ENOENT : error;
+}
+
+int namespace_open_stored(const struct namespace *ns, const char *path,
+			  int *ret_fd, struct stat *ret_status)
+{
+	const char *name;
+	int folder, error = open_parent(ns, path, &folder, &name);
+
+	if (error)
+		return error;
+	error = io_open(folder, name, ret_fd, ret_status);
+	close_parent(ns, folder);
 	return error;
 }
 
@@ -161,7 +201,8 @@ static void retire(struct namespace *ns, struct live *live)
 		return;
 	do {
 		pthread_mutex_lock(&ns->nodes.lock);
-		count = handle_inodes_locked(live, after, inodes, 64);
+		count = handle_inodes_locked(ns, live, after, inodes,
+					     64);
 		pthread_mutex_unlock(&ns->nodes.lock);
 		for (i = 0; i < count && ns->drop_pages; i++)
 			ns->drop_pages(ns->drop_context, inodes[i]);
@@ -522,24 +563,17 @@ void namespace_forget(struct namespace *ns, uint64_t inode, uint64_t count)
 static int stored_link(struct namespace *ns, const char *path,
 		       struct array *out)
 {
-	char copy[4096], target[4096], *slash;
-	int folder = ns->root, error = 0;
+	char target[4096];
+	const char *name;
+	int folder, error = open_parent(ns, path, &folder, &name);
 	ssize_t size;
 
-	strcpy(copy, path);
-	slash = strrchr(copy, '/');
-	if (slash) {
-		*slash = '\0';
-		error = io_open_folder(ns->root, copy, &folder);
-		if (error)
-			return error;
-	}
-	size = readlinkat(folder, slash ? slash + 1 : copy, target,
-			  sizeof(target));
+	if (error)
+		return error;
+	size = readlinkat(folder, name, target, sizeof(target));
 	if (size < 0 || size == sizeof(target))
 		error = size < 0 ? -errno : -ENAMETOOLONG;
-	if (slash)
-		close(folder);
+	close_parent(ns, folder);
 	if (!error)
 		error = array_append(out, target, (size_t)size);
 	return error ? error : array_append(out, "", 1);
@@ -617,6 +651,8 @@ int namespace_init(struct namespace *ns, const char *path)
 
 void namespace_finish(struct namespace *ns)
 {
+	handle_close_all(ns);
+	listing_close_all(ns);
 	nodes_finish(&ns->nodes);
 	close(ns->root);
 }

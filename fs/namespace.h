@@ -14,12 +14,22 @@
 
 #include "shard/source.h"
 
+#include <sys/queue.h>
 #include <sys/statvfs.h>
+
+struct handle;
+struct listing;
 
 struct namespace {
 	int root;		/* owned: the store's folder */
 	bool in_memory;		/* the store is a tmpfs: never blocks */
 	struct nodes nodes;
+	/* What is open; guarded by the lock of the nodes. */
+	LIST_HEAD(, handle) handles;
+	LIST_HEAD(, listing) listings;
+	/* When the mount point is inside of the store: its device, which is
+	 * not entered. 0: it is not, or nothing is mounted yet. */
+	_Atomic uint64_t own_device;
 	/* Called, on a thread that may block, for each open file of a
 	 * checkpoint that was retired: the kernel must drop its pages. Set
 	 * once by the mount. */
@@ -62,8 +72,6 @@ void namespace_look(struct namespace *ns, struct folder *folder);
 
 /* ---- open files (handle.c) ----------------------------------------------- */
 
-struct handle;
-
 struct opened {
 	struct handle *handle;
 	bool keep_cache;	/* nothing changes under this inode */
@@ -86,8 +94,6 @@ int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 void handle_describe(const struct handle *handle, char *text, size_t size);
 
 /* ---- open folders (listing.c) -------------------------------------------- */
-
-struct listing;
 
 struct listed {
 	char name[256];
@@ -115,6 +121,11 @@ int namespace_list(struct namespace *ns, struct listing *listing,
 /* A view is hidden behind a stored file of its name. */
 bool namespace_is_hidden(const struct namespace *ns, const char *path,
 			 enum view view);
+/* Open the regular file @path of the store, as io_open. */
+int namespace_open_stored(const struct namespace *ns, const char *path,
+			  int *ret_fd, struct stat *ret_status);
+/* Is this the folder of the store that the mount covers? */
+bool namespace_is_own(const struct namespace *ns, const struct stat *status);
 /* "@path/@name" below the store, or -ENAMETOOLONG. */
 int namespace_join(const char *path, const char *name, char ret_path[4096]);
 /* Attributes of a file of a view. -ENOENT, -EAGAIN, -errno. */

@@ -17,6 +17,10 @@
 
 static const char global_marker[] = ".metadata";
 
+/* Data files that are this much younger than the marker were hardly copied
+ * together with it: an overwrite began, and did not end. */
+static const int64_t overwrite_delay_ns = INT64_C(600) * 1000000000;
+
 /* ---- markers ------------------------------------------------------------- */
 
 /* "__N.metadata"; the number without leading zeros, so that one rank has one
@@ -251,11 +255,12 @@ static int pin_files(struct loader *l)
 			notes_add(&l->report->notes,
 				  "%s: %s, what it holds cannot be read",
 				  file_path(c, i), strerror(-error));
-		newer += c->pins[i].mtime > c->markers[0].pin.mtime;
+		newer += c->pins[i].mtime >
+			 c->markers[0].pin.mtime + overwrite_delay_ns;
 	}
 	if (newer > 0)
 		notes_add(&l->report->notes, "%" PRIu64
-			  " files are newer than %s: a copy, or an overwrite that was not finished",
+			  " files are newer than %s by more than 10 minutes: an overwrite that was not finished?",
 			  newer, c->markers[0].name);
 	return 0;
 }

@@ -29,11 +29,12 @@ bool pin_equal(const struct pin *a, const struct pin *b)
 	       a->ctime == b->ctime;
 }
 
-static int open_beneath(int folder, const char *path, uint64_t flags)
+static int open_beneath(int folder, const char *path, uint64_t flags,
+			uint64_t resolve)
 {
 	struct open_how how = {
 		.flags = flags | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve,
 	};
 	int tries = 100;
 	long fd;
@@ -49,7 +50,7 @@ static int open_beneath(int folder, const char *path, uint64_t flags)
  * opened, and cannot change in between. */
 static int open_handle(int folder, const char *path, struct stat *ret_status)
 {
-	int handle = open_beneath(folder, path, O_PATH), error;
+	int handle = open_beneath(folder, path, O_PATH, RESOLVE_NO_XDEV), error;
 
 	if (handle < 0)
 		return handle;
@@ -98,7 +99,7 @@ int io_stat(int folder, const char *path, struct stat *ret_status)
 
 int io_open_folder(int folder, const char *path, int *ret_fd)
 {
-	int fd = open_beneath(folder, path, O_RDONLY | O_DIRECTORY);
+	int fd = open_beneath(folder, path, O_RDONLY | O_DIRECTORY, 0);
 
 	if (fd < 0)
 		return fd;

@@ -23,7 +23,7 @@ bool pin_equal(const struct pin *a, const struct pin *b);
 
 /*
  * Open the regular file @path, which is resolved below @folder and never
- * leaves it (openat2, RESOLVE_BENEATH). 0 with a descriptor that the caller
+ * leaves it, nor its file system (openat2, RESOLVE_BENEATH). 0 with a descriptor that the caller
  * closes and its status, or -errno; -EINVAL for anything but a regular file,
  * which is never opened, so that a FIFO or a device does not notice.
  */
@@ -34,7 +34,7 @@ int io_open(int folder, const char *path, int *ret_fd,
  * io_open. */
 int io_stat(int folder, const char *path, struct stat *ret_status);
 
-/* Open the folder @path below @folder in the same way. */
+/* Open the folder @path below @folder, on whatever file system. */
 int io_open_folder(int folder, const char *path, int *ret_fd);
 
 /* Full or an error: -EIO when the file ends before. */

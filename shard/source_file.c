@@ -97,6 +97,9 @@ static int read_layout(const struct plan *plan, const struct box *box,
 	if (error)
 		return fault_set(fault, error, shard->offset,
 				 "stored item ends beyond the end of the file");
+	if (shard->flags & CATALOG_TRANSFORMED)
+		return fault_set(fault, -EOPNOTSUPP, shard->offset,
+				 "stored item is behind a stream extension");
 	if (plan->entry->flags & CATALOG_OBJECT) {
 		*ret = (struct layout){ .offset = shard->offset };
 		ret->stride[0] = 1;

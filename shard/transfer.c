@@ -11,9 +11,7 @@ static int check_piece(const struct transfer *transfer,
 	const struct catalog_shard *shard = catalog_shard(
 		transfer->catalog, transfer->entry, piece->shard);
 
-	if (shard->file == CATALOG_NO_FILE)
-		return -EIO;
-	return shard->flags & CATALOG_TRANSFORMED ? -EOPNOTSUPP : 0;
+	return shard->file == CATALOG_NO_FILE ? -EIO : 0;
 }
 
 /* Elements [@begin, @end) of the selection. */
