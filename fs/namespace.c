@@ -369,6 +369,14 @@ static int own_folder_status(struct namespace *ns, struct node *node,
 	return 0;
 }
 
+/* A file that is still being written is asked for each time: who reads it
+ * would take an old size for its end. */
+static unsigned node_timeout(const struct node *node)
+{
+	return node->kind == NODE_FILE && !node->immutable ? 0 :
+							     TIMEOUT_STORE_S;
+}
+
 static int node_status(struct namespace *ns, struct node *node, bool nowait,
 		       struct found *ret_found)
 {
@@ -389,7 +397,7 @@ static int node_status(struct namespace *ns, struct node *node, bool nowait,
 		return -ESTALE;
 	if (node->kind == NODE_FOLDER && !S_ISDIR(ret_found->status.st_mode))
 		return -ESTALE;
-	ret_found->timeout_s = TIMEOUT_STORE_S;
+	ret_found->timeout_s = node_timeout(node);
 	ret_found->status.st_ino = node->inode;
 	return 0;
 }
@@ -506,7 +514,7 @@ static int lookup_stored(struct namespace *ns, struct node *parent,
 		return -ENOMEM;
 	ret_found->status = *status;
 	ret_found->status.st_ino = node->inode;
-	ret_found->timeout_s = TIMEOUT_STORE_S;
+	ret_found->timeout_s = node_timeout(node);
 	return 0;
 }
 

@@ -8,8 +8,8 @@
  * anything but a tensor) are entries of bytes with one shard, the stored
  * item itself; they come after the tensors. The shards of an entry that tiles
  * exactly are sorted by their first axis; those of an overlapping one keep
- * the order of the checkpoint, since the last one wins. Holes are shards of
- * no file, at the end.
+ * the order of the checkpoint, since the last one wins. Boxes around what is
+ * missing stand behind the shards, as shards of no file, for people to read.
  *
  * Memory: an entry 64 bytes and its name, a shard 32 bytes and 8 (a tensor
  * with an axis of 2^32 or more: 16) per axis.
@@ -22,7 +22,7 @@
 
 enum catalog_entry_flag {
 	CATALOG_OBJECT = 1,	/* bytes as stored */
-	CATALOG_HOLES = 2,	/* the last shards are holes */
+	CATALOG_HOLES = 2,	/* parts are missing */
 	CATALOG_OVERLAP = 4,	/* shards overlap, and are not sorted */
 };
 
@@ -41,8 +41,8 @@ struct catalog_entry {
 	uint64_t size;		/* bytes of the whole, 0 for unknown types */
 	uint64_t first_shard;	/* index */
 	uint32_t name_size, type_name_size;
-	uint32_t shard_count;	/* holes included */
-	uint32_t hole_count;
+	uint32_t shard_count;	/* without the holes */
+	uint32_t hole_count;	/* behind them */
 	uint8_t dtype;		/* enum dtype */
 	uint8_t ndim;
 	uint8_t width;		/* bytes of a number at `dims`: 4 or 8 */
@@ -70,6 +70,7 @@ struct catalog {
 	uint64_t magic;
 	uint64_t size;			/* of the blob, bytes */
 	uint64_t hash[2];		/* XXH3-128 of all behind this field */
+	uint64_t seed;			/* of the hash tables */
 	uint64_t tensor_count, object_count, shard_count, file_count;
 	uint64_t entries, shards, files, dims, names;
 	uint64_t tensor_slots, object_slots; /* hash tables of uint32_t */

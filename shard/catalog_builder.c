@@ -23,9 +23,9 @@
 static const uint64_t catalog_magic = UINT64_C(0x31676c6b63747063);
 
 struct pending {
-	struct box box;
 	struct catalog_item item;
-	uint64_t order;
+	uint64_t numbers;	/* index of its box in `numbers`: offsets,
+				 * sizes; also its place in the list */
 };
 
 struct catalog_builder {
@@ -34,18 +34,28 @@ struct catalog_builder {
 	struct array shards, files, dims, names;
 	struct array file_slots;	/* uint32_t, a hash table */
 	struct array pending;		/* struct pending, of the tensor */
-	struct array boxes;		/* struct box, scratch of end */
+	struct array numbers;		/* uint64_t, their boxes */
+	struct array tiles;		/* uint64_t, scratch of end */
 	struct catalog_entry tensor;	/* at hand */
 	struct box shape;		/* of it */
 	uint64_t source;
+	uint64_t seed;			/* of the hash tables */
 };
 
 struct catalog_builder *catalog_builder_create(struct notes *notes)
 {
 	struct catalog_builder *builder = calloc(1, sizeof(*builder));
 
-	if (builder)
-		builder->notes = notes;
+	if (!builder)
+		return NULL;
+	builder->notes = notes;
+	builder->seed = name_seed();
+	/* Boxes of no axes have no numbers, but an address. */
+	if (!array_add(&builder->numbers, sizeof(uint64_t)) ||
+	    !array_add(&builder->tiles, sizeof(uint64_t))) {
+		catalog_builder_destroy(builder);
+		return NULL;
+	}
 	return builder;
 }
 
@@ -61,7 +71,8 @@ void catalog_builder_destroy(struct catalog_builder *builder)
 	array_finish(&builder->names);
 	array_finish(&builder->file_slots);
 	array_finish(&builder->pending);
-	array_finish(&builder->boxes);
+	array_finish(&builder->numbers);
+	array_finish(&builder->tiles);
 	free(builder);
 }
 
@@ -84,7 +95,7 @@ static uint32_t *find_slot(const struct catalog_builder *builder,
 	const struct catalog_file *files =
 		(const void *)builder->files.data;
 	uint64_t mask = builder->file_slots.size / sizeof(*slots) - 1;
-	uint64_t i = name_hash(path, size) & mask;
+	uint64_t i = name_hash(path, size, builder->seed) & mask;
 
 	for (; slots[i]; i = (i + 1) & mask) {
 		const struct catalog_file *file = &files[slots[i] - 1];
@@ -157,7 +168,7 @@ static int add_text(struct catalog_builder *builder, const char *text,
 static int add_numbers(struct catalog_builder *builder, unsigned width,
 		       const uint64_t *numbers, unsigned count)
 {
-	uint32_t narrow[LIMIT_NDIM];
+	uint32_t narrow[2 * LIMIT_NDIM];
 	unsigned i;
 
 	if (width == 8)
@@ -208,6 +219,7 @@ int catalog_builder_begin(struct catalog_builder *builder,
 	builder->shape = tensor->shape;
 	builder->source = tensor->source;
 	builder->pending.size = 0;
+	builder->numbers.size = 0;
 	error = measure(entry, &tensor->shape);
 	if (error)
 		return fault_set_detail(fault, error, tensor->source,
@@ -223,123 +235,158 @@ int catalog_builder_begin(struct catalog_builder *builder,
 	return error ? fault_set(fault, error, 0, "out of memory") : 0;
 }
 
+static int add_pending(struct catalog_builder *builder, const struct box *box,
+		       const struct catalog_item *item)
+{
+	struct pending pending = {
+		.item = *item,
+		.numbers = builder->numbers.size / sizeof(uint64_t),
+	};
+	int error = array_append(&builder->numbers, box->offset,
+				 box->ndim * sizeof(*box->offset));
+
+	if (!error)
+		error = array_append(&builder->numbers, box->size,
+				     box->ndim * sizeof(*box->size));
+	return error ? error :
+	       array_append(&builder->pending, &pending, sizeof(pending));
+}
+
 int catalog_builder_shard(struct catalog_builder *builder,
 			  const struct box *box,
 			  const struct catalog_item *item,
 			  struct fault *fault)
 {
-	struct pending *pending;
 	bool inside = true, empty = false;
+	struct box clipped = *box;
 	unsigned i;
 
 	for (i = 0; i < box->ndim; i++) {
+		uint64_t whole = builder->shape.size[i];
+
 		empty |= box->size[i] == 0;
-		inside &= box->offset[i] <= builder->shape.size[i] &&
-			  box->size[i] <= builder->shape.size[i] -
-					  box->offset[i];
+		inside &= box->offset[i] <= whole &&
+			  box->size[i] <= whole - box->offset[i];
+		clipped.offset[i] = 0;
+		if (clipped.size[i] > whole)
+			clipped.size[i] = whole;
 	}
 	if (!inside && !empty)
 		return fault_set_detail(fault, -EBADMSG, builder->source,
 			"shard out of the bounds of its tensor",
 			builder->names.data + builder->tensor.name,
 			builder->tensor.name_size);
-	pending = array_add(&builder->pending, sizeof(*pending));
-	if (!pending)
+	if (item->file == CATALOG_NO_FILE)
+		return 0;
+	if (add_pending(builder, inside ? box : &clipped, item))
 		return fault_set(fault, -ENOMEM, 0, "out of memory");
-	*pending = (struct pending){ .box = *box, .item = *item,
-		.order = builder->pending.size / sizeof(*pending) };
-	for (i = 0; i < box->ndim && !inside; i++) {
-		pending->box.offset[i] = 0;
-		if (pending->box.size[i] > builder->shape.size[i])
-			pending->box.size[i] = builder->shape.size[i];
-	}
 	return 0;
 }
 
-static int compare_numbers(const uint64_t *a, const uint64_t *b, unsigned count)
+static const uint64_t *numbers_of(const struct catalog_builder *builder,
+				  const struct pending *pending)
 {
-	unsigned i;
-
-	for (i = 0; i < count; i++)
-		if (a[i] != b[i])
-			return a[i] < b[i] ? -1 : 1;
-	return 0;
-}
-
-static int compare_boxes(const struct box *a, const struct box *b)
-{
-	int order = compare_numbers(a->offset, b->offset, a->ndim);
-
-	return order ? order : compare_numbers(a->size, b->size, a->ndim);
-}
-
-static int compare_pending(const void *a, const void *b)
-{
-	const struct pending *x = a, *y = b;
-	int order = compare_boxes(&x->box, &y->box);
-
-	return order ? order : x->order < y->order ? -1 : x->order > y->order;
+	return (const uint64_t *)(void *)builder->numbers.data +
+	       pending->numbers;
 }
 
 static int compare_order(const void *a, const void *b)
 {
 	const struct pending *x = a, *y = b;
 
-	return x->order < y->order ? -1 : x->order > y->order;
+	return x->numbers < y->numbers ? -1 : x->numbers > y->numbers;
 }
 
-static bool same_shard(const struct pending *a, const struct pending *b)
+/* Offsets first, then sizes. */
+static int compare_boxes(const struct catalog_builder *builder,
+			 const struct pending *a, const struct pending *b)
 {
-	return compare_boxes(&a->box, &b->box) == 0 &&
+	const uint64_t *x = numbers_of(builder, a);
+	const uint64_t *y = numbers_of(builder, b);
+	unsigned i;
+
+	for (i = 0; i < 2 * builder->shape.ndim; i++)
+		if (x[i] != y[i])
+			return x[i] < y[i] ? -1 : 1;
+	return 0;
+}
+
+static int compare_pending(const void *a, const void *b, void *context)
+{
+	int order = compare_boxes(context, a, b);
+
+	return order ? order : compare_order(a, b);
+}
+
+static bool same_shard(const struct catalog_builder *builder,
+		       const struct pending *a, const struct pending *b)
+{
+	return compare_boxes(builder, a, b) == 0 &&
 	       a->item.file == b->item.file &&
 	       a->item.offset == b->item.offset &&
 	       a->item.size == b->item.size;
 }
 
 /* Sort, and drop what was listed twice. */
-static uint64_t sort_pending(struct pending *pending, uint64_t count)
+static uint64_t sort_pending(struct catalog_builder *builder)
 {
-	uint64_t i, kept = 0;
+	struct pending *pending = (void *)builder->pending.data;
+	uint64_t count = builder->pending.size / sizeof(*pending), i, kept = 0;
 
 	if (count > 1)
-		qsort(pending, count, sizeof(*pending), compare_pending);
+		qsort_r(pending, count, sizeof(*pending), compare_pending,
+			builder);
 	for (i = 0; i < count; i++)
-		if (kept == 0 || !same_shard(&pending[kept - 1], &pending[i]))
+		if (kept == 0 ||
+		    !same_shard(builder, &pending[kept - 1], &pending[i]))
 			pending[kept++] = pending[i];
 	return kept;
 }
 
-static int check_tiles(struct catalog_builder *builder,
-		       const struct pending *pending, uint64_t count,
+static bool is_empty(const struct catalog_builder *builder,
+		     const struct pending *pending)
+{
+	const uint64_t *sizes = numbers_of(builder, pending) +
+				builder->shape.ndim;
+	unsigned i;
+
+	for (i = 0; i < builder->shape.ndim; i++)
+		if (sizes[i] == 0)
+			return true;
+	return false;
+}
+
+static int check_tiles(struct catalog_builder *builder, uint64_t count,
 		       struct tile_result *result)
 {
+	const struct pending *pending = (void *)builder->pending.data;
 	struct tile tile = { .whole = &builder->shape };
-	struct box *box;
 	uint64_t i;
 
-	builder->boxes.size = 0;
+	builder->tiles.size = 0;
 	for (i = 0; i < count; i++) {
-		if (box_volume(&pending[i].box) == 0)
+		if (is_empty(builder, &pending[i]))
 			continue;
-		box = array_add(&builder->boxes, sizeof(*box));
-		if (!box)
+		if (array_append(&builder->tiles,
+				 numbers_of(builder, &pending[i]),
+				 2 * builder->shape.ndim * sizeof(uint64_t)))
 			return -ENOMEM;
-		*box = pending[i].box;
 		tile.count++;
 	}
-	tile.boxes = (const struct box *)(void *)builder->boxes.data;
+	tile.numbers = (const uint64_t *)(void *)builder->tiles.data;
 	return tile_check(&tile, result);
 }
 
-static int emit_shard(struct catalog_builder *builder, const struct box *box,
+/* @numbers is a box: offsets, sizes. */
+static int emit_shard(struct catalog_builder *builder, const uint64_t *numbers,
 		      const struct catalog_item *item, uint64_t *reach)
 {
-	uint64_t end = box->ndim > 0 ? box->offset[0] + box->size[0] : 1;
+	unsigned ndim = builder->shape.ndim;
+	uint64_t end = ndim > 0 ? numbers[0] + numbers[ndim] : 1;
 	struct catalog_shard shard = {
 		.offset = item->offset, .size = item->size,
 		.file = item->file, .flags = item->flags,
 	};
-	unsigned width = builder->tensor.width;
 	int error;
 
 	if (shard_count(builder) == LIMIT_COUNT)
@@ -347,13 +394,9 @@ static int emit_shard(struct catalog_builder *builder, const struct box *box,
 	if (end > *reach)
 		*reach = end;
 	shard.reach = *reach;
-	error = add_numbers(builder, width, box->offset, box->ndim);
-	if (!error)
-		error = add_numbers(builder, width, box->size, box->ndim);
-	if (!error)
-		error = array_append(&builder->shards, &shard, sizeof(shard));
-	builder->tensor.shard_count += !error;
-	return error;
+	error = add_numbers(builder, builder->tensor.width, numbers, 2 * ndim);
+	return error ? error :
+	       array_append(&builder->shards, &shard, sizeof(shard));
 }
 
 static int align_dims(struct catalog_builder *builder)
@@ -364,16 +407,36 @@ static int align_dims(struct catalog_builder *builder)
 			    -builder->dims.size & 7);
 }
 
-static int emit_tensor(struct catalog_builder *builder,
-		       const struct pending *pending, uint64_t count,
+static int emit_holes(struct catalog_builder *builder,
+		      const struct tile_result *result)
+{
+	static const struct catalog_item none = { .file = CATALOG_NO_FILE };
+	unsigned ndim = builder->shape.ndim;
+	uint64_t numbers[2 * LIMIT_NDIM], reach = 0;
+	uint32_t i;
+	int error = 0;
+
+	for (i = 0; i < result->hole_count && !error; i++) {
+		memcpy(numbers, result->holes[i].offset,
+		       ndim * sizeof(*numbers));
+		memcpy(numbers + ndim, result->holes[i].size,
+		       ndim * sizeof(*numbers));
+		error = emit_shard(builder, numbers, &none, &reach);
+	}
+	return error;
+}
+
+/* The first @count of the pending shards. */
+static int emit_tensor(struct catalog_builder *builder, uint64_t count,
 		       const struct tile_result *result)
 {
-	static const struct catalog_item hole = { .file = CATALOG_NO_FILE };
+	const struct pending *pending = (void *)builder->pending.data;
 	struct catalog_entry *entry = &builder->tensor;
 	uint64_t i, reach = 0;
 	int error = align_dims(builder);
 
 	entry->dims = builder->dims.size;
+	entry->shard_count = (uint32_t)count;
 	entry->hole_count = result->hole_count;
 	entry->flags = (result->overlap ? CATALOG_OVERLAP : 0) |
 		       (result->hole_count ? CATALOG_HOLES : 0);
@@ -381,10 +444,10 @@ static int emit_tensor(struct catalog_builder *builder,
 		error = add_numbers(builder, entry->width, builder->shape.size,
 				    builder->shape.ndim);
 	for (i = 0; i < count && !error; i++)
-		error = emit_shard(builder, &pending[i].box, &pending[i].item,
-				   &reach);
-	for (i = 0; i < result->hole_count && !error; i++)
-		error = emit_shard(builder, &result->holes[i], &hole, &reach);
+		error = emit_shard(builder, numbers_of(builder, &pending[i]),
+				   &pending[i].item, &reach);
+	if (!error)
+		error = emit_holes(builder, result);
 	return error ? error :
 	       array_append(&builder->tensors, entry, sizeof(*entry));
 }
@@ -408,17 +471,16 @@ static void note_result(const struct catalog_builder *builder,
 
 int catalog_builder_end(struct catalog_builder *builder, struct fault *fault)
 {
-	struct pending *pending = (void *)builder->pending.data;
-	uint64_t count = builder->pending.size / sizeof(*pending);
 	struct tile_result result = { .holes = NULL };
+	uint64_t count;
 	int error;
 
 	if ((builder->tensors.size + builder->objects.size) /
 	    sizeof(struct catalog_entry) >= LIMIT_COUNT)
 		return fault_set(fault, -E2BIG, builder->source,
 				 "too many tensors");
-	count = sort_pending(pending, count);
-	error = check_tiles(builder, pending, count, &result);
+	count = sort_pending(builder);
+	error = check_tiles(builder, count, &result);
 	if (error)
 		return fault_set_detail(fault, error, builder->source,
 			error == -ENOMEM ? "out of memory" :
@@ -426,9 +488,10 @@ int catalog_builder_end(struct catalog_builder *builder, struct fault *fault)
 			builder->names.data + builder->tensor.name,
 			builder->tensor.name_size);
 	if (result.overlap)
-		qsort(pending, count, sizeof(*pending), compare_order);
+		qsort(builder->pending.data, count, sizeof(struct pending),
+		      compare_order);
 	note_result(builder, &result);
-	error = emit_tensor(builder, pending, count, &result);
+	error = emit_tensor(builder, count, &result);
 	free(result.holes);
 	return error ? fault_set(fault, error, 0, "out of memory") : 0;
 }
@@ -442,12 +505,14 @@ int catalog_builder_object(struct catalog_builder *builder, const char *name,
 		.shape = { .ndim = 1, .offset = { 0 }, .size = { item->size } },
 	};
 	struct tile_result none = { .holes = NULL };
-	struct pending pending = { .box = object.shape, .item = *item };
 	struct catalog_entry entry;
 	int error = catalog_builder_begin(builder, &object, fault);
 
 	if (!error)
-		error = emit_tensor(builder, &pending, 1, &none);
+		error = catalog_builder_shard(builder, &object.shape, item,
+					      fault);
+	if (!error)
+		error = emit_tensor(builder, 1, &none);
 	if (error)
 		return error;
 	entry = builder->tensor;
@@ -487,7 +552,7 @@ static void fill_slots(struct catalog *catalog, uint32_t *slots,
 		size_t size = name_encode(catalog_text(catalog, entry->name),
 					  entry->name_size, encoded);
 
-		j = name_hash(encoded, size) & (slot_count - 1);
+		j = name_hash(encoded, size, catalog->seed) & (slot_count - 1);
 		while (slots[j])
 			j = (j + 1) & (slot_count - 1);
 		slots[j] = (uint32_t)(i + 1);
@@ -526,6 +591,7 @@ static void plan_layout(const struct catalog_builder *builder,
 
 	*catalog = (struct catalog){
 		.magic = catalog_magic,
+		.seed = builder->seed,
 		.tensor_count =
 			builder->tensors.size / sizeof(struct catalog_entry),
 		.object_count =
@@ -549,7 +615,7 @@ static void plan_layout(const struct catalog_builder *builder,
 int catalog_builder_finish(struct catalog_builder *builder,
 			   struct catalog **ret_catalog)
 {
-	const size_t hashed = offsetof(struct catalog, tensor_count);
+	const size_t hashed = offsetof(struct catalog, seed);
 	struct catalog header, *catalog;
 	XXH128_hash_t hash;
 

@@ -50,6 +50,28 @@ static struct json_object *make_box(const struct box *box, bool *failed)
 	return object;
 }
 
+/* A name for JSON: what is not UTF-8 becomes U+FFFD. */
+static struct json_object *make_name(const char *name, size_t size)
+{
+	struct array text = { .data = NULL };
+	struct json_object *string = NULL;
+	size_t i = 0;
+	int error = 0;
+
+	while (i < size && !error) {
+		unsigned length = name_utf8_size(name + i, size - i);
+
+		error = length ? array_append(&text, name + i, length) :
+				 array_append(&text, "\xef\xbf\xbd", 3);
+		i += length ? length : 1;
+	}
+	if (!error)
+		string = json_object_new_string_len(text.data ? text.data : "",
+						    (int)text.size);
+	array_finish(&text);
+	return string;
+}
+
 static struct json_object *make_shard(const struct catalog *catalog,
 				      const struct catalog_shard *shard,
 				      const struct box *box, bool *failed)
@@ -60,7 +82,8 @@ static struct json_object *make_shard(const struct catalog *catalog,
 	add(object, "box", make_box(box, failed), failed);
 	add(object, "rank", json_object_new_uint64(file->rank), failed);
 	add(object, "file",
-	    json_object_new_string(catalog_text(catalog, file->path)), failed);
+	    make_name(catalog_text(catalog, file->path), file->path_size),
+	    failed);
 	add(object, "offset", json_object_new_uint64(shard->offset), failed);
 	add(object, "size", json_object_new_uint64(shard->size), failed);
 	return object;
@@ -95,13 +118,13 @@ static int append_shards(const struct catalog *catalog,
 			 const struct box *selection, size_t limit,
 			 struct array *out)
 {
-	uint64_t count = entry->shard_count - entry->hole_count, i;
+	uint64_t i;
 	size_t start = out->size;
 	struct box box, common;
 	bool failed = false, first = true;
 	int error = array_append(out, "[", 1);
 
-	for (i = 0; i < count && !error; i++) {
+	for (i = 0; i < entry->shard_count && !error; i++) {
 		catalog_box(catalog, entry, i, &box);
 		if (selection && !box_intersect(&box, selection, &common))
 			continue;
@@ -126,40 +149,18 @@ int catalog_json_shards(const struct catalog *catalog,
 	return append_shards(catalog, entry, selection, limit, out);
 }
 
-/* A name for JSON: what is not UTF-8 becomes U+FFFD. */
-static struct json_object *make_name(const char *name, size_t size)
-{
-	struct array text = { .data = NULL };
-	struct json_object *string = NULL;
-	size_t i = 0;
-	int error = 0;
-
-	while (i < size && !error) {
-		unsigned length = name_utf8_size(name + i, size - i);
-
-		error = length ? array_append(&text, name + i, length) :
-				 array_append(&text, "\xef\xbf\xbd", 3);
-		i += length ? length : 1;
-	}
-	if (!error)
-		string = json_object_new_string_len(text.data ? text.data : "",
-						    (int)text.size);
-	array_finish(&text);
-	return string;
-}
-
 static struct json_object *make_holes(const struct catalog *catalog,
 				      const struct catalog_entry *entry,
 				      bool *failed)
 {
 	struct json_object *array = json_object_new_array();
-	uint64_t i = entry->shard_count - entry->hole_count;
 	struct box box;
+	uint32_t i;
 
-	for (; i < entry->shard_count && array; i++) {
+	for (i = 0; i < entry->hole_count && array; i++) {
 		struct json_object *hole;
 
-		catalog_box(catalog, entry, i, &box);
+		catalog_box(catalog, entry, entry->shard_count + i, &box);
 		hole = make_box(&box, failed);
 		if (!hole || json_object_array_add(array, hole)) {
 			json_object_put(hole);

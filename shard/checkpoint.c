@@ -130,7 +130,7 @@ uint64_t checkpoint_signature(int folder)
 			if (fstatat(folder, marker[i].name, &status,
 				    AT_SYMLINK_NOFOLLOW) == 0)
 				marker[i].pin = pin_from_stat(&status);
-		signature = name_hash(markers.data, markers.size) | 1;
+		signature = name_hash(markers.data, markers.size, 0) | 1;
 	}
 	array_finish(&markers);
 	return signature;

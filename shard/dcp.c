@@ -47,6 +47,8 @@ struct reader {
 	struct fault *fault;
 	struct pickle *pickles;
 	unsigned file_count, bad;
+	uint64_t seed;				/* of the hash tables */
+	uint64_t shard_budget;			/* shards that may still come */
 	struct array items, names;		/* struct item, named */
 	struct array item_slots, name_slots;	/* uint32_t hash tables */
 };
@@ -150,23 +152,20 @@ static bool get_size(const struct pickle *p, struct pickle_value object,
 
 /* ---- hash tables --------------------------------------------------------- */
 
-static uint64_t hash_item(const struct pickle *p, const struct text *name,
-			  struct pickle_value offsets)
+static uint64_t hash_item(const struct reader *r, unsigned file,
+			  const struct text *name, struct pickle_value offsets)
 {
-	uint64_t hash = name_hash(name->data, name->size);
+	uint64_t hash = name_hash(name->data, name->size, r->seed);
 	const struct pickle_value *items;
+	int64_t numbers[LIMIT_NDIM];
 	uint64_t count, i;
-	int64_t number;
 
-	if (!pickle_tuple(p, offsets, &items, &count))
+	if (!pickle_tuple(&r->pickles[file], offsets, &items, &count))
 		return hash;
-	for (i = 0; i < count; i++) {
-		if (!pickle_int(p, items[i], &number))
-			number = -1;
-		hash = (hash ^ (uint64_t)number) * UINT64_C(0x9e3779b97f4a7c15);
-		hash ^= hash >> 29;
-	}
-	return hash;
+	for (i = 0; i < count && i < LIMIT_NDIM; i++)
+		if (!pickle_int(&r->pickles[file], items[i], &numbers[i]))
+			numbers[i] = -1;
+	return name_hash(numbers, i * sizeof(*numbers), hash);
 }
 
 static bool same_text(const struct text *a, const struct text *b)
@@ -211,7 +210,7 @@ static uint32_t *item_slot(const struct reader *r, const struct text *name,
 	uint32_t *slots = (void *)r->item_slots.data;
 	const struct item *items = (const void *)r->items.data;
 	uint64_t mask = r->item_slots.size / sizeof(*slots) - 1;
-	uint64_t i = hash_item(&r->pickles[file], name, offsets) & mask;
+	uint64_t i = hash_item(r, file, name, offsets) & mask;
 
 	for (; slots[i]; i = (i + 1) & mask) {
 		const struct item *item = &items[slots[i] - 1];
@@ -229,7 +228,7 @@ static uint32_t *name_slot(const struct reader *r, const struct text *name)
 	uint32_t *slots = (void *)r->name_slots.data;
 	const struct named *names = (const void *)r->names.data;
 	uint64_t mask = r->name_slots.size / sizeof(*slots) - 1;
-	uint64_t i = name_hash(name->data, name->size) & mask;
+	uint64_t i = name_hash(name->data, name->size, r->seed) & mask;
 
 	while (slots[i] && !same_text(&names[slots[i] - 1].name, name))
 		i = (i + 1) & mask;
@@ -411,7 +410,7 @@ static int read_chunk(struct reader *r, const struct named *named,
 	unsigned sizes_ndim;
 	struct box box;
 	uint32_t *slot;
-	int error;
+	int error = 0;
 
 	if (!attribute(p, chunk, "offsets", &offsets) ||
 	    !attribute(p, chunk, "sizes", &sizes) ||
@@ -420,15 +419,19 @@ static int read_chunk(struct reader *r, const struct named *named,
 	    box.ndim != ndim || sizes_ndim != ndim ||
 	    !get_tuple(p, offsets, &offsets))
 		return bad(r, named->file, chunk, "bad shard", &named->name);
+	if (r->shard_budget-- == 0)
+		return bad(r, named->file, chunk,
+			   "more shards than the metadata has room for",
+			   &named->name);
+	item = (struct catalog_item){ .file = CATALOG_NO_FILE };
 	slot = item_slot(r, &named->name, named->file, offsets);
-	if (!*slot) {
+	if (!*slot)
 		notes_add(r->notes, "%.*s: a shard has no stored item",
 			  named->name.size > 160 ? 160 : (int)named->name.size,
 			  named->name.data);
-		return 0;
-	}
-	error = resolve_item(r, (struct item *)(void *)r->items.data +
-			     *slot - 1, &item);
+	else
+		error = resolve_item(r, (struct item *)(void *)r->items.data +
+				     *slot - 1, &item);
 	if (error)
 		return error;
 	r->bad = named->file;
@@ -469,7 +472,7 @@ static int begin_tensor(struct reader *r, const struct named *named,
 		.source = pickle_offset(p, named->value),
 	};
 	if (!attribute(p, named->value, "properties", &properties) ||
-	    !get_type(p, properties, &type) || type.size > LIMIT_PATH_SIZE)
+	    !get_type(p, properties, &type) || type.size > LIMIT_TYPE_NAME_SIZE)
 		return bad(r, named->file, named->value,
 			   "tensor without a type", &named->name);
 	tensor->dtype = dtype_from_torch(type.data, type.size);
@@ -477,6 +480,10 @@ static int begin_tensor(struct reader *r, const struct named *named,
 		tensor->type_name = type.data;
 		tensor->type_name_size = type.size;
 	}
+	if (dtype_info(tensor->dtype)->size == 0)
+		notes_add(r->notes, "%.*s: type %.*s cannot be read",
+			  named->name.size > 160 ? 160 : (int)named->name.size,
+			  named->name.data, (int)type.size, type.data);
 	error = attribute(p, named->value, "size", &size) ?
 		get_dims(p, size, tensor->shape.size, &tensor->shape.ndim) :
 		-EBADMSG;
@@ -582,7 +589,7 @@ int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 	     unsigned *ret_bad)
 {
 	struct reader r = { .builder = builder, .notes = notes,
-			    .fault = fault };
+			    .fault = fault, .seed = name_seed() };
 	const struct named *names;
 	uint64_t name_count, i;
 	int error = 0;
@@ -592,6 +599,7 @@ int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 		return no_memory(&r);
 	for (; r.file_count < count && !error; r.file_count++) {
 		r.bad = r.file_count;
+		r.shard_budget += files[r.file_count].size / LIMIT_SHARD_COST;
 		error = pickle_init(&r.pickles[r.file_count],
 				    files[r.file_count].data,
 				    files[r.file_count].size, fault);

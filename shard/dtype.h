@@ -7,7 +7,6 @@
 #ifndef SHARD_DTYPE_H
 #define SHARD_DTYPE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -50,6 +49,13 @@ enum dtype {
 	DTYPE_COUNT,
 };
 
+enum dtype_kind {
+	DTYPE_KIND_BITS,	/* bool, and what has no sign */
+	DTYPE_KIND_INTEGER,	/* two's complement */
+	DTYPE_KIND_FLOAT,	/* the highest bit is the sign */
+	DTYPE_KIND_COMPLEX,	/* two floats: real, imaginary */
+};
+
 struct dtype_info {
 	const char *name;	/* safetensors: "F32"; others by its scheme */
 	const char *torch;	/* torch.NAME: "float32" */
@@ -59,7 +65,7 @@ struct dtype_info {
 				 * such a tensor cannot be served */
 	uint8_t component;	/* bytes of what byte order swaps; half of an
 				 * element of a complex type */
-	bool complex;
+	enum dtype_kind kind;
 };
 
 /* Constant; for DTYPE_UNKNOWN name is "?" and size 0. */

@@ -17,29 +17,52 @@ struct window {
 	uint64_t begin, end;	/* bytes of the file that scratch holds */
 };
 
-/* Swap bytes and flip signs of the elements in @size bytes at @data. */
+static void swap(unsigned char *p, unsigned width)
+{
+	unsigned i;
+
+	for (i = 0; i < width / 2; i++) {
+		unsigned char byte = p[i];
+
+		p[i] = p[width - 1 - i];
+		p[width - 1 - i] = byte;
+	}
+}
+
+/* A number of @width bytes, little-endian. */
+static void negate(unsigned char *p, unsigned width, enum dtype_kind kind)
+{
+	unsigned i, carry = 1;
+
+	if (kind == DTYPE_KIND_FLOAT || kind == DTYPE_KIND_COMPLEX)
+		p[width - 1] ^= 0x80;
+	else if (kind == DTYPE_KIND_INTEGER)
+		for (i = 0; i < width; i++) {
+			carry += (unsigned char)~p[i];
+			p[i] = (unsigned char)carry;
+			carry >>= 8;
+		}
+}
+
+/* Bring the elements in @size bytes at @data into their logical form. */
 static void transform(const struct gather *gather, unsigned char *data,
 		      uint64_t size)
 {
 	const struct dtype_info *info = dtype_info(gather->dtype);
-	uint64_t width = info->component, offset, i;
+	unsigned width = info->component;
+	uint64_t index;
 
-	for (offset = 0; offset + width <= size; offset += width) {
-		unsigned char *p = data + offset;
-		bool imaginary = info->complex && offset / width % 2;
-		bool negate = gather->flags & LAYOUT_NEG;
+	for (index = 0; (index + 1) * width <= size; index++) {
+		unsigned char *p = data + index * width;
+		bool imaginary = info->kind == DTYPE_KIND_COMPLEX &&
+				 index % 2 == 1;
+		bool conjugated = imaginary && gather->flags & LAYOUT_CONJ;
+		bool negated = gather->flags & LAYOUT_NEG;
 
 		if (gather->flags & LAYOUT_SWAP)
-			for (i = 0; i < width / 2; i++) {
-				unsigned char byte = p[i];
-
-				p[i] = p[width - 1 - i];
-				p[width - 1 - i] = byte;
-			}
-		if (imaginary && gather->flags & LAYOUT_CONJ)
-			negate = !negate;
-		if (negate)
-			p[width - 1] ^= 0x80;
+			swap(p, width);
+		if (conjugated != negated)
+			negate(p, width, info->kind);
 	}
 }
 

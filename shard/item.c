@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 /*
  * All that is read of an item but its payload stands at its start or at its
@@ -83,10 +84,15 @@ static int read_record(const struct zip *zip, struct zip_record *record,
 		return fault_set(fault, -ENOMEM, 0, "out of memory");
 	error = zip->input->read(zip->input, data, record->size,
 				 record->offset);
+	if (error)
+		fault_set(fault, error, record->offset, "reading failed");
+	else if (record->crc && crc32_z(0, data, record->size) != record->crc)
+		/* torch can be told to record none, and writes 0 then. */
+		error = damaged(fault, record->offset,
+				"data.pkl does not match its checksum");
 	if (error) {
 		free(data);
-		return fault_set(fault, error, record->offset,
-				 "reading failed");
+		return error;
 	}
 	*ret_data = data;
 	return 0;
@@ -112,7 +118,7 @@ static int read_pickle(const struct zip *zip, uint64_t limit, void **ret_data,
 		free(*ret_data);
 		if (fault)
 			fault->offset += record.offset;
-		return error == -EBADMSG ? -EIO : error;
+		return error;
 	}
 	*ret_offset = record.offset;
 	return 0;

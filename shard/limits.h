@@ -40,6 +40,17 @@
 #define LIMIT_PICKLE_FACTOR 16
 #define LIMIT_PICKLE_SLACK (16 * KIB)
 
+/* Attributes of one object: classes of PyTorch and Megatron have up to 8. Many
+ * objects may share one dict of them, which is searched for each. */
+#define LIMIT_ATTRIBUTES 64
+
+/* Bytes of metadata for one shard of it: real ones have 140, and a list that
+ * many tensors share would make many out of a few. */
+#define LIMIT_SHARD_COST 8
+
+/* Bytes of the name of a type: "float8_e4m3fnuz" has 15. */
+#define LIMIT_TYPE_NAME_SIZE 64
+
 /* Bytes of the data.pkl of a tensor: real ones have 150 to 400. */
 #define LIMIT_TENSOR_PICKLE_SIZE (64 * KIB)
 
@@ -67,8 +78,8 @@
  * boxes, about a second of work. Meshes of 10^5 shards stay far below. */
 #define LIMIT_TILE_STEPS ((uint64_t)1 << 28)
 
-/* Boxes that describe the holes of one tensor; beyond, the whole tensor
- * counts as one hole. */
+/* Boxes that tensors.json names as the holes of one tensor; beyond, it names
+ * the whole tensor, within which they lie. */
 #define LIMIT_HOLES 256
 
 /* Segments of one reply: the kernel takes 1024 (IOV_MAX), libfuse needs one

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <xxhash.h>
 
 unsigned name_utf8_size(const char *p, size_t size)
@@ -87,7 +88,16 @@ size_t name_encode(const char *name, size_t size,
 	return out;
 }
 
-uint64_t name_hash(const char *name, size_t size)
+uint64_t name_hash(const void *name, size_t size, uint64_t seed)
 {
-	return XXH3_64bits(name, size);
+	return XXH3_64bits_withSeed(name, size, seed);
+}
+
+uint64_t name_seed(void)
+{
+	uint64_t seed;
+
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+		seed = (uint64_t)(uintptr_t)&seed;
+	return seed;
 }

@@ -2,6 +2,7 @@
 #include "shard/pickle_layout.h"
 
 #include "shard/bytes.h"
+#include "shard/limits.h"
 
 #include <string.h>
 
@@ -153,11 +154,11 @@ bool pickle_symbol(const struct pickle *pickle, struct pickle_value value,
 
 	if (pickle_tag(value.bits) == TAG_GLOBAL) {
 		p = (const char *)pickle->data + (value.bits >> 3) + 1;
-		end = strchr(p, '\n');
+		end = rawmemchr(p, '\n');
 		*ret_module = p;
 		*ret_module_size = (uint64_t)(end - p);
 		p = end + 1;
-		end = strchr(p, '\n');
+		end = rawmemchr(p, '\n');
 		*ret_name = p;
 		*ret_name_size = (uint64_t)(end - p);
 		return true;
@@ -241,11 +242,14 @@ bool pickle_get(const struct pickle *pickle, struct pickle_value dict,
 	struct pickle_value item_key, value;
 	size_t size = strlen(key);
 	bool found = false;
+	unsigned looked;
 
-	while (pickle_items_next(&items, &item_key, &value)) {
+	for (looked = 0; looked < LIMIT_ATTRIBUTES; looked++) {
 		const char *string;
 		uint64_t string_size;
 
+		if (!pickle_items_next(&items, &item_key, &value))
+			break;
 		if (pickle_string(pickle, item_key, &string, &string_size) &&
 		    string_size == size && memcmp(string, key, size) == 0) {
 			*ret_value = value;

@@ -103,7 +103,8 @@ struct pickle_value pickle_state(const struct pickle *pickle,
 				 struct pickle_value value);
 
 /* The value of a string key of a dict (or of an object's state that is one);
- * false when absent. As in Python, the last of several wins. */
+ * false when absent. As in Python, the last of several wins. For attributes:
+ * only the first LIMIT_ATTRIBUTES items are looked at. */
 bool pickle_get(const struct pickle *pickle, struct pickle_value dict,
 		const char *key, struct pickle_value *ret_value);
 

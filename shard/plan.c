@@ -12,9 +12,9 @@
  * which the range still holds whole rows of what lies below, and as many of
  * them as the range and the axis allow.
  *
- * The shards of a tensor that tiles are sorted by their first axis, and know
- * how far those up to them reach: two searches bound those that a box can
- * meet. Holes lie behind them, unsorted, and are few.
+ * The shards of a tensor without overlaps are sorted by their first axis, and
+ * know how far those up to them reach: two searches bound those that a box can
+ * meet.
  */
 #include "shard/plan.h"
 
@@ -32,15 +32,10 @@ void plan_init(struct plan *plan, const struct catalog *catalog,
 	plan->block_open = false;
 }
 
-static uint64_t tiled_count(const struct plan *plan)
-{
-	return plan->entry->shard_count - plan->entry->hole_count;
-}
-
 /* The first shard that can reach beyond the start of the block. */
 static uint64_t first_shard(const struct plan *plan)
 {
-	uint64_t low = 0, high = tiled_count(plan);
+	uint64_t low = 0, high = plan->entry->shard_count;
 
 	if (plan->entry->ndim == 0 || plan->entry->flags & CATALOG_OVERLAP)
 		return 0;
@@ -113,19 +108,15 @@ static bool next_piece(struct plan *plan, struct piece *ret_piece)
 {
 	bool sorted = plan->entry->ndim > 0 &&
 		      !(plan->entry->flags & CATALOG_OVERLAP);
-	uint64_t tiled = tiled_count(plan);
 
 	while (plan->shard < plan->entry->shard_count) {
 		struct box shard, common;
 		uint64_t index = plan->shard++;
 
 		catalog_box(plan->catalog, plan->entry, index, &shard);
-		if (sorted && index < tiled &&
-		    shard.offset[0] >=
-			    plan->block.offset[0] + plan->block.size[0]) {
-			plan->shard = tiled;
-			continue;
-		}
+		if (sorted && shard.offset[0] >=
+			      plan->block.offset[0] + plan->block.size[0])
+			return false;
 		if (box_intersect(&plan->block, &shard, &common)) {
 			make_piece(plan, &shard, &common, ret_piece);
 			return true;

@@ -5,9 +5,9 @@
  *
  * A view shows a box of a tensor, its selection, as a row-major array. A
  * range of that array is at most 2 * ndim - 1 boxes; each is intersected with
- * the shards. Pieces come in no particular order of their targets; together
- * they cover the range, since holes are shards, too. Where shards overlap,
- * the piece that comes later holds the right bytes.
+ * the shards. Pieces come in no particular order of their targets. Together
+ * they cover the range, unless the tensor has holes. Where shards overlap, the
+ * piece that comes later holds the right bytes.
  */
 #ifndef SHARD_PLAN_H
 #define SHARD_PLAN_H

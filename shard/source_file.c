@@ -108,23 +108,26 @@ static int read_layout(const struct plan *plan, const struct box *box,
 	error = item_layout(&input, plan->entry->dtype, box, ret, fault);
 	if (error)
 		fault->offset += shard->offset;
+	/* In the words of who reads a file. */
+	if (error == -EBADMSG)
+		error = -EIO;
+	else if (error == -E2BIG)
+		error = -EOPNOTSUPP;
 	return error;
 }
 
 /* Errors that say something about the item, and not about this moment. */
 static bool is_lasting(int error)
 {
-	return error == -EIO || error == -EOPNOTSUPP || error == -E2BIG ||
-	       error == -ENOENT;
+	return error == -EIO || error == -EOPNOTSUPP;
 }
 
-static int say(struct source_file *s, const struct catalog_shard *shard,
-	       const struct fault *fault, struct reply *reply)
+static void say(struct source_file *s, const struct catalog_shard *shard,
+		const struct fault *fault, struct reply *reply)
 {
 	reply->fault = *fault;
 	reply->fault_file = catalog_text(s->catalog,
 		catalog_file(s->catalog, shard->file)->path);
-	return fault->error;
 }
 
 /* Look at the item of a shard for the first time. @ret_word is what is now
@@ -149,7 +152,9 @@ static int learn(struct source_file *s, const struct plan *plan,
 		return -ENOMEM;
 	if (atomic_compare_exchange_strong(word, &expected, made)) {
 		*ret_word = made;
-		return error ? say(s, shard, &fault, reply) : 0;
+		if (error)
+			say(s, shard, &fault, reply);
+		return error;
 	}
 	if ((made & STATE_MASK) == COMPLEX)
 		free((void *)(uintptr_t)(made & ~(uint64_t)STATE_MASK));

@@ -26,13 +26,46 @@ static int compare_starts(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
+static const uint64_t *offsets(const struct tile *tile, uint64_t index)
+{
+	return tile->numbers + 2 * tile->whole->ndim * index;
+}
+
+static const uint64_t *sizes(const struct tile *tile, uint64_t index)
+{
+	return offsets(tile, index) + tile->whole->ndim;
+}
+
+static void get_box(const struct tile *tile, uint64_t index, struct box *ret)
+{
+	unsigned i;
+
+	ret->ndim = tile->whole->ndim;
+	for (i = 0; i < ret->ndim; i++) {
+		ret->offset[i] = offsets(tile, index)[i];
+		ret->size[i] = sizes(tile, index)[i];
+	}
+}
+
+static bool overlaps(const struct tile *tile, uint64_t a, uint64_t b)
+{
+	const uint64_t *x = offsets(tile, a), *y = offsets(tile, b);
+	const uint64_t *x_size = sizes(tile, a), *y_size = sizes(tile, b);
+	unsigned i;
+
+	for (i = 0; i < tile->whole->ndim; i++)
+		if (x[i] + x_size[i] <= y[i] || y[i] + y_size[i] <= x[i])
+			return false;
+	return true;
+}
+
 static void sort_starts(const struct tile *tile, unsigned axis,
 			struct start *starts)
 {
 	uint64_t i;
 
 	for (i = 0; i < tile->count; i++)
-		starts[i] = (struct start){ tile->boxes[i].offset[axis], i };
+		starts[i] = (struct start){ offsets(tile, i)[axis], i };
 	qsort(starts, tile->count, sizeof(*starts), compare_starts);
 }
 
@@ -62,29 +95,26 @@ static int sweep(const struct tile *tile, unsigned axis,
 		 struct tile_result *result)
 {
 	uint64_t open_count = 0, steps = 0, i, j, kept;
-	struct box common;
 
 	for (i = 0; i < tile->count; i++) {
-		const struct box *box = &tile->boxes[starts[i].index];
+		uint64_t index = starts[i].index;
 
 		for (j = kept = 0; j < open_count; j++) {
-			const struct box *other = &tile->boxes[open[j]];
+			uint64_t other = open[j];
 
 			if (++steps > LIMIT_TILE_STEPS)
 				return -E2BIG;
-			if (other->offset[axis] + other->size[axis] <=
-			    box->offset[axis])
+			if (offsets(tile, other)[axis] +
+			    sizes(tile, other)[axis] <= starts[i].offset)
 				continue;
-			open[kept++] = open[j];
-			if (!box_intersect(box, other, &common))
-				continue;
-			result->overlap = true;
-			result->overlap_a = open[j];
-			result->overlap_b = starts[i].index;
-			return 0;
+			open[kept++] = other;
+			if (overlaps(tile, index, other)) {
+				result->overlap = true;
+				return 0;
+			}
 		}
 		open_count = kept;
-		open[open_count++] = starts[i].index;
+		open[open_count++] = index;
 	}
 	return 0;
 }
@@ -97,7 +127,6 @@ static int find_overlap(const struct tile *tile, struct tile_result *result)
 
 	if (tile->whole->ndim == 0) {
 		result->overlap = true;
-		result->overlap_b = 1;
 		return 0;
 	}
 	starts = calloc(tile->count, sizeof(*starts));
@@ -140,9 +169,10 @@ static int find_holes(const struct tile *tile, struct tile_result *result)
 	}
 	from[0] = *tile->whole;
 	for (i = 0; i < tile->count && count > 0; i++) {
-		struct box *swap = from;
+		struct box *swap = from, box;
 
-		count = cut(&tile->boxes[i], from, count, to);
+		get_box(tile, i, &box);
+		count = cut(&box, from, count, to);
 		from = to;
 		to = swap;
 		if (count > LIMIT_HOLES) {
@@ -161,12 +191,14 @@ int tile_check(const struct tile *tile, struct tile_result *ret_result)
 {
 	uint64_t whole = box_volume(tile->whole), covered = 0, i;
 	struct tile_result result = { .overlap = false };
+	struct box box;
 	int error = 0;
 
-	for (i = 0; i < tile->count; i++)
-		if (__builtin_add_overflow(covered, box_volume(&tile->boxes[i]),
-					   &covered))
+	for (i = 0; i < tile->count; i++) {
+		get_box(tile, i, &box);
+		if (__builtin_add_overflow(covered, box_volume(&box), &covered))
 			covered = UINT64_MAX;
+	}
 	if (tile->count > 1)
 		error = find_overlap(tile, &result);
 	if (!error && whole > 0 && (result.overlap || covered != whole))

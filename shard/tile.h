@@ -7,13 +7,13 @@
 
 struct tile {
 	const struct box *whole;	/* the tensor, at the origin */
-	const struct box *boxes;	/* inside of it, none empty */
+	const uint64_t *numbers;	/* `count` times: ndim offsets, ndim
+					 * sizes; inside of it, none empty */
 	uint64_t count;
 };
 
 struct tile_result {
 	bool overlap;
-	uint64_t overlap_a, overlap_b;	/* the first two boxes that do */
 	struct box *holes;		/* owned by the caller: free() */
 	uint32_t hole_count;
 };
@@ -21,7 +21,7 @@ struct tile_result {
 /*
  * 0 with @ret_result, or -ENOMEM, or -E2BIG when it would take more than
  * LIMIT_TILE_STEPS comparisons. Beyond LIMIT_HOLES boxes the whole tensor is
- * reported as one hole.
+ * reported as one, within which the holes lie.
  */
 int tile_check(const struct tile *tile, struct tile_result *ret_result);
 

@@ -2,16 +2,73 @@
 #include "shard/transfer.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 enum { BATCH_COUNT = 16 };
 
-static int check_piece(const struct transfer *transfer,
-		       const struct piece *piece)
-{
-	const struct catalog_shard *shard = catalog_shard(
-		transfer->catalog, transfer->entry, piece->shard);
+/*
+ * What of a range with holes has been found. Without overlaps the volumes add
+ * up; with them each element has a bit.
+ */
+struct coverage {
+	uint64_t missing;		/* elements */
+	unsigned char *bits;		/* owned; NULL: no overlaps */
+};
 
-	return shard->file == CATALOG_NO_FILE ? -EIO : 0;
+static void cover_element(struct coverage *coverage, uint64_t element)
+{
+	unsigned char bit = (unsigned char)(1 << element % 8);
+
+	coverage->missing -= !(coverage->bits[element / 8] & bit);
+	coverage->bits[element / 8] |= bit;
+}
+
+static void cover(struct coverage *coverage, const struct plan *plan,
+		  const struct piece *piece)
+{
+	unsigned ndim = plan->entry->ndim, axis;
+	uint64_t index[LIMIT_NDIM] = { 0 };
+	uint64_t volume = 1, element = piece->target, i;
+
+	for (axis = 0; axis < ndim; axis++)
+		volume *= piece->count[axis];
+	if (!coverage->bits) {
+		coverage->missing -= volume;
+		return;
+	}
+	for (i = 0; i < volume; i++) {
+		cover_element(coverage, element);
+		for (axis = ndim; axis > 0; axis--) {
+			element += plan->stride[axis - 1];
+			if (++index[axis - 1] < piece->count[axis - 1])
+				break;
+			element -= plan->stride[axis - 1] * index[axis - 1];
+			index[axis - 1] = 0;
+		}
+	}
+}
+
+/* Is all of elements [@begin, @end) of the selection somewhere? */
+static int check_coverage(const struct transfer *transfer, uint64_t begin,
+			  uint64_t end)
+{
+	struct coverage coverage = { .missing = end - begin };
+	struct piece piece;
+	struct plan plan;
+
+	if (!(transfer->entry->flags & CATALOG_HOLES))
+		return 0;
+	if (transfer->entry->flags & CATALOG_OVERLAP) {
+		coverage.bits = calloc((end - begin) / 8 + 1, 1);
+		if (!coverage.bits)
+			return -ENOMEM;
+	}
+	plan_init(&plan, transfer->catalog, transfer->entry,
+		  transfer->selection, begin, end);
+	while (plan_next(&plan, &piece))
+		cover(&coverage, &plan, &piece);
+	free(coverage.bits);
+	return coverage.missing ? -EIO : 0;
 }
 
 /* Elements [@begin, @end) of the selection. */
@@ -27,10 +84,9 @@ static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 		  transfer->selection, begin, end);
 	do {
 		count = 0;
-		while (count < BATCH_COUNT && !error &&
-		       plan_next(&plan, &pieces[count]))
-			error = check_piece(transfer, &pieces[count++]);
-		if (!error && count > 0)
+		while (count < BATCH_COUNT && plan_next(&plan, &pieces[count]))
+			count++;
+		if (count > 0)
 			error = transfer->source->read(transfer->source, &plan,
 						       pieces, count, reply);
 	} while (!error && count == BATCH_COUNT);
@@ -48,6 +104,10 @@ int transfer_read(const struct transfer *transfer, struct reply *reply)
 	begin = transfer->offset / element;
 	end = (transfer->offset + transfer->size + element - 1) / element;
 	skip = transfer->offset - begin * element;
+	reply_begin(reply, 0);
+	error = check_coverage(transfer, begin, end);
+	if (error)
+		return error;
 	reply->gather = transfer->entry->flags & CATALOG_OVERLAP;
 	for (;;) {
 		reply_begin(reply, (end - begin) * element);
