@@ -50,8 +50,10 @@ struct catalog_builder *catalog_builder_create(struct notes *notes)
 		return NULL;
 	builder->notes = notes;
 	builder->seed = name_seed();
-	/* Boxes of no axes have no numbers, but an address. */
-	if (!array_add(&builder->numbers, sizeof(uint64_t)) ||
+	/* Boxes of no axes have no numbers, but an address; and no name is at
+	 * offset 0. */
+	if (array_append(&builder->names, "", 1) ||
+	    !array_add(&builder->numbers, sizeof(uint64_t)) ||
 	    !array_add(&builder->tiles, sizeof(uint64_t))) {
 		catalog_builder_destroy(builder);
 		return NULL;

@@ -135,7 +135,7 @@ static int append_shards(const struct catalog *catalog,
 			error = append(out, make_shard(catalog,
 				catalog_shard(catalog, entry, i), &box,
 				&failed), failed);
-		if (!error && limit && out->size - start > limit)
+		if (!error && limit && out->size - start >= limit)
 			error = -E2BIG;
 	}
 	return error ? error : array_append(out, "]", 1);

@@ -154,6 +154,15 @@ static int refuse(struct loader *l, unsigned marker, int error,
 	return error;
 }
 
+/* All pickles since protocol 2 begin with PROTO: whatever else is called
+ * .metadata is not read as a whole. */
+static bool starts_as_pickle(int fd)
+{
+	unsigned char first;
+
+	return io_read(fd, &first, 1, 0) == 0 && first == 0x80;
+}
+
 /* A whole marker, pinned: the same before and after reading. */
 static int read_marker(struct loader *l, unsigned index)
 {
@@ -174,6 +183,8 @@ static int read_marker(struct loader *l, unsigned index)
 	data = NULL;
 	if (marker->pin.size > LIMIT_METADATA_SIZE)
 		error = refuse(l, index, -E2BIG, "the file is too large");
+	else if (!starts_as_pickle(fd))
+		error = refuse(l, index, -EBADMSG, "not a pickle");
 	else
 		data = malloc(marker->pin.size + 1);
 	if (!error && !data)

@@ -38,6 +38,7 @@ struct named {
 	uint32_t file;		/* index of the metadata file */
 	uint32_t next;		/* index + 1 of the same name's in a later
 				 * file; 0: none */
+	uint32_t last;		/* of the first: index + 1 of the last one */
 	bool first;		/* the first of its name */
 };
 
@@ -49,6 +50,8 @@ struct reader {
 	unsigned file_count, bad;
 	uint64_t seed;				/* of the hash tables */
 	uint64_t shard_budget;			/* shards that may still come */
+	unsigned tensor_file;			/* that began the tensor at hand:
+						 * the builder's faults are in it */
 	struct array items, names;		/* struct item, named */
 	struct array item_slots, name_slots;	/* uint32_t hash tables */
 };
@@ -243,6 +246,8 @@ static int collect_item(struct reader *r, unsigned file,
 	const struct pickle *p = &r->pickles[file];
 	struct item item = { .info = info, .file = file };
 	struct pickle_value value;
+	uint64_t dims[LIMIT_NDIM];
+	unsigned ndim;
 
 	if (!attribute(p, key, "fqn", &value) ||
 	    !get_text(p, value, &item.name))
@@ -250,7 +255,8 @@ static int collect_item(struct reader *r, unsigned file,
 	if (!attribute(p, key, "offset", &item.offsets) ||
 	    pickle_kind(p, item.offsets) == PICKLE_NONE)
 		item.offsets = pickle_none();
-	else if (!get_tuple(p, item.offsets, &item.offsets))
+	else if (get_dims(p, item.offsets, dims, &ndim) ||
+		 !get_tuple(p, item.offsets, &item.offsets))
 		return bad(r, file, key, "bad offsets of a stored item",
 			   &item.name);
 	if (array_append(&r->items, &item, sizeof(item)))
@@ -325,20 +331,19 @@ static int index_names(struct reader *r)
 
 	for (i = 0; i < count && !error; i++) {
 		uint32_t *slot = name_slot(r, &names[i].name);
-		struct named *last;
+		struct named *first, *last;
 
 		if (!*slot) {
-			*slot = (uint32_t)(i + 1);
+			*slot = names[i].last = (uint32_t)(i + 1);
 			names[i].first = true;
 			continue;
 		}
-		last = &names[*slot - 1];
-		while (last->next && last->file != names[i].file)
-			last = &names[last->next - 1];
+		first = &names[*slot - 1];
+		last = &names[first->last - 1];
 		if (last->file == names[i].file)
 			last->value = names[i].value;
 		else
-			last->next = (uint32_t)(i + 1);
+			last->next = first->last = (uint32_t)(i + 1);
 	}
 	return error;
 }
@@ -434,7 +439,7 @@ static int read_chunk(struct reader *r, const struct named *named,
 				     *slot - 1, &item);
 	if (error)
 		return error;
-	r->bad = named->file;
+	r->bad = r->tensor_file;
 	return catalog_builder_shard(r->builder, &box, &item, r->fault);
 }
 
@@ -493,7 +498,7 @@ static int begin_tensor(struct reader *r, const struct named *named,
 			   "bad size of a tensor", &named->name);
 	for (i = 0; i < tensor->shape.ndim; i++)
 		tensor->shape.offset[i] = 0;
-	r->bad = named->file;
+	r->bad = r->tensor_file = named->file;
 	return catalog_builder_begin(r->builder, tensor, r->fault);
 }
 
@@ -548,7 +553,10 @@ static int read_tensor(struct reader *r, const struct named *named)
 			  tensor.name);
 		break;
 	}
-	return error ? error : catalog_builder_end(r->builder, r->fault);
+	if (error)
+		return error;
+	r->bad = r->tensor_file;
+	return catalog_builder_end(r->builder, r->fault);
 }
 
 static int read_object(struct reader *r, const struct named *named)
@@ -566,6 +574,7 @@ static int read_object(struct reader *r, const struct named *named)
 	}
 	error = resolve_item(r, (struct item *)(void *)r->items.data +
 			     *slot - 1, &item);
+	r->bad = error ? r->bad : named->file;
 	return error ? error :
 	       catalog_builder_object(r->builder, named->name.data,
 				      named->name.size, &item, r->fault);

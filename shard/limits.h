@@ -55,11 +55,13 @@
 #define LIMIT_TENSOR_PICKLE_SIZE (64 * KIB)
 
 /* Bytes of the data.pkl of an object that is shown as JSON, depth of its
- * nesting, and how often shared parts may be repeated: the text is made in
- * memory, and sharing could make it exponentially larger than its input. */
+ * nesting, and memory that its tree may take, per byte of input and in all:
+ * shared parts could make it exponentially larger than its input. */
 #define LIMIT_OBJECT_PICKLE_SIZE (16 * MIB)
 #define LIMIT_OBJECT_DEPTH 64
-#define LIMIT_OBJECT_EXPANSION 16
+#define LIMIT_OBJECT_FACTOR 128
+#define LIMIT_OBJECT_SLACK MIB
+#define LIMIT_OBJECT_MEMORY (256 * MIB)
 
 /* Records of one stored item: a tensor has 7; objects that hold tensors
  * have one more for each of them. */

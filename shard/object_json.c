@@ -27,10 +27,13 @@ struct level {
 	uint64_t index, count;
 };
 
+/* About what json-c needs for a value, the text included. */
+enum { COST_SCALAR = 64, COST_ARRAY = 160, COST_DICT = 800, COST_BYTE = 4 };
+
 struct walk {
 	const struct pickle *pickle;
 	struct json_object *root;	/* owned */
-	uint64_t budget;		/* values and bytes that may be made */
+	uint64_t budget;		/* bytes of memory that may be used */
 	unsigned depth;
 	struct level level[LIMIT_OBJECT_DEPTH];
 };
@@ -117,7 +120,8 @@ static int make_scalar(struct walk *walk, struct pickle_value value,
 		print_float(number, text);
 		*ret = json_object_new_double_s(number, text);
 	} else if (pickle_string(p, value, &string, &size)) {
-		if (!is_utf8(string, size) || spend(walk, size))
+		if (!is_utf8(string, size) ||
+		    spend(walk, COST_BYTE * size))
 			return -EOPNOTSUPP;
 		*ret = json_object_new_string_len(string, (int)size);
 	} else if (print_dtype(p, value, text)) {
@@ -185,7 +189,7 @@ static int make_key(struct walk *walk, struct pickle_value key, char **ret)
 
 	if (pickle_string(p, key, &string, &size)) {
 		if (!is_utf8(string, size) || memchr(string, 0, size) ||
-		    spend(walk, size))
+		    spend(walk, COST_SCALAR + COST_BYTE * size))
 			return -EOPNOTSUPP;
 		*ret = strndup(string, size);
 		return *ret ? 0 : -ENOMEM;
@@ -242,7 +246,7 @@ static int visit(struct walk *walk, struct pickle_value key,
 {
 	struct json_object *made;
 	struct level level;
-	int error = spend(walk, 1);
+	int error = spend(walk, COST_SCALAR);
 
 	if (error)
 		return error;
@@ -250,7 +254,8 @@ static int visit(struct walk *walk, struct pickle_value key,
 		error = make_scalar(walk, value, &made);
 		return error ? error : attach(walk, key, made);
 	}
-	if (walk->depth == LIMIT_OBJECT_DEPTH)
+	if (walk->depth == LIMIT_OBJECT_DEPTH ||
+	    spend(walk, level.dict ? COST_DICT : COST_ARRAY))
 		return -EOPNOTSUPP;
 	made = level.dict ? json_object_new_object() : json_object_new_array();
 	if (!made)
@@ -286,7 +291,9 @@ int object_json(const struct pickle *pickle, struct array *out)
 	if (!walk)
 		return -ENOMEM;
 	walk->pickle = pickle;
-	walk->budget = LIMIT_OBJECT_EXPANSION * (pickle->size + KIB);
+	walk->budget = LIMIT_OBJECT_FACTOR * pickle->size + LIMIT_OBJECT_SLACK;
+	if (walk->budget > LIMIT_OBJECT_MEMORY)
+		walk->budget = LIMIT_OBJECT_MEMORY;
 	error = visit(walk, key, pickle->root);
 	while (!error && walk->depth > 0) {
 		if (next_part(&walk->level[walk->depth - 1], &key, &value))

@@ -201,7 +201,13 @@ int tile_check(const struct tile *tile, struct tile_result *ret_result)
 	}
 	if (tile->count > 1)
 		error = find_overlap(tile, &result);
-	if (!error && whole > 0 && (result.overlap || covered != whole))
+	if (!error && whole > 0 && tile->count == 0) {
+		result.holes = malloc(sizeof(*result.holes));
+		if (!result.holes)
+			return -ENOMEM;
+		*result.holes = *tile->whole;
+		result.hole_count = 1;
+	} else if (!error && whole > 0 && (result.overlap || covered != whole))
 		error = find_holes(tile, &result);
 	if (error)
 		return error;
