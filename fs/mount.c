@@ -195,15 +195,67 @@ static void stop_workers(struct mount *mount)
 
 /* ---- the main thread ------------------------------------------------------- */
 
+/* Undo the escapes of /proc/self/mountinfo: a backslash, three digits. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	while (*text) {
+		unsigned code;
+
+		if (*text == '\\' && sscanf(text + 1, "%3o", &code) == 1) {
+			*to++ = (char)code;
+			text += 4;
+		} else {
+			*to++ = *text++;
+		}
+	}
+	*to = '\0';
+}
+
+/*
+ * The device of the mount. Asking the mount itself would keep it busy for a
+ * moment, and fail whoever unmounts it just then.
+ */
+static bool find_device(const struct mount *mount, unsigned *ret_major,
+			unsigned *ret_minor)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t size = 0;
+	bool found = false;
+
+	while (file && getline(&line, &size, file) > 0) {
+		unsigned device_major, device_minor;
+		int start, end;
+
+		if (sscanf(line, "%*u %*u %u:%u %*s %n%*s%n", &device_major,
+			   &device_minor, &start, &end) != 2)
+			continue;
+		line[end] = '\0';
+		unescape(line + start);
+		if (strcmp(line + start, mount->path) != 0)
+			continue;
+		/* Of several, the last one is on top. */
+		*ret_major = device_major;
+		*ret_minor = device_minor;
+		found = true;
+	}
+	free(line);
+	if (file)
+		fclose(file);
+	return found;
+}
+
 /* A buffered reader gains from the kernel reading further ahead than its 128
- * KiB; only root may ask for it, and only when the mount answers. */
-static void raise_read_ahead(const struct stat *status)
+ * KiB; only root may ask for it. */
+static void raise_read_ahead(unsigned device_major, unsigned device_minor)
 {
 	char path[80], value[16];
 	int fd, size;
 
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
-		 major(status->st_dev), minor(status->st_dev));
+		 device_major, device_minor);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
@@ -213,16 +265,17 @@ static void raise_read_ahead(const struct stat *status)
 	close(fd);
 }
 
-/* What can only be found out by asking the mount. */
+/* What can only be done when the mount is there. */
 static void settle(struct mount *mount)
 {
-	struct stat status;
+	unsigned device_major, device_minor;
 
-	if (stat(mount->path, &status) < 0)
+	if (!find_device(mount, &device_major, &device_minor))
 		return;
 	if (mount->inside)
-		atomic_store(&mount->ops.ns->own_device, status.st_dev);
-	raise_read_ahead(&status);
+		atomic_store(&mount->ops.ns->own_device,
+			     makedev(device_major, device_minor));
+	raise_read_ahead(device_major, device_minor);
 }
 
 /* Wait for one of the descriptors; returns its index, or -errno. */
@@ -352,16 +405,17 @@ void mount_destroy(struct mount *mount)
 {
 	if (!mount)
 		return;
-	/* First the mount, so that nothing new comes in; what is open fails
-	 * when the session ends. */
+	/* The pool ends while the workers still serve: dropping pages waits
+	 * for reads. The workers end before the session: unmounting closes
+	 * what they read from, and thereby fails whatever is still open. */
+	if (mount->pool)
+		pool_stop(mount->pool);
+	stop_workers(mount);
 	if (mount->mounted)
 		fuse_session_unmount(mount->session);
 	if (mount->session)
-		fuse_session_exit(mount->session);
-	stop_workers(mount);
-	pool_destroy(mount->pool);
-	if (mount->session)
 		fuse_session_destroy(mount->session);
+	pool_destroy(mount->pool);
 	sem_destroy(&mount->spare);
 	close(mount->ready);
 	close(mount->gone);

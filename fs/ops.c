@@ -43,6 +43,7 @@ static void start(const struct call *call, const char *name)
 {
 	size_t name_size = name ? strlen(name) + 1 : 0;
 	struct call *copy = malloc(sizeof(*copy) + name_size);
+	int error;
 
 	if (!copy) {
 		fuse_reply_err(call->request, ENOMEM);
@@ -58,8 +59,9 @@ static void start(const struct call *call, const char *name)
 		return;
 	}
 	copy->job.run = run_on_pool;
-	if (pool_submit(copy->ops->pool, &copy->job)) {
-		fuse_reply_err(copy->request, ENOMEM);
+	error = pool_submit(copy->ops->pool, &copy->job);
+	if (error) {
+		fuse_reply_err(copy->request, -error);
 		free(copy);
 	}
 }

@@ -69,18 +69,22 @@ static void *thread_main(void *context)
 	return NULL;
 }
 
-void pool_destroy(struct pool *pool)
+void pool_stop(struct pool *pool)
 {
 	unsigned i;
 
-	if (!pool)
-		return;
 	pthread_mutex_lock(&pool->lock);
 	pool->stop = true;
 	pthread_cond_broadcast(&pool->wake);
 	pthread_mutex_unlock(&pool->lock);
 	for (i = 0; i < pool->count; i++)
 		pthread_join(pool->threads[i], NULL);
+}
+
+void pool_destroy(struct pool *pool)
+{
+	if (!pool)
+		return;
 	pthread_cond_destroy(&pool->wake);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
@@ -91,6 +95,10 @@ int pool_submit(struct pool *pool, struct job *job)
 	int error = 0;
 
 	pthread_mutex_lock(&pool->lock);
+	if (pool->stop) {
+		pthread_mutex_unlock(&pool->lock);
+		return -ESHUTDOWN;
+	}
 	if (pool->queued >= pool->idle && pool->count < pool->thread_max) {
 		error = pthread_create(&pool->threads[pool->count], NULL,
 				       thread_main, pool);

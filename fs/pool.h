@@ -18,10 +18,13 @@ struct job {
 
 /* NULL: out of memory. */
 struct pool *pool_create(unsigned thread_max);
-/* Runs what is queued, then ends all threads. NULL is fine. */
+/* Runs what is queued, takes nothing more, and ends all threads. */
+void pool_stop(struct pool *pool);
+/* After pool_stop. NULL is fine. */
 void pool_destroy(struct pool *pool);
 
-/* 0, or -ENOMEM when no thread could be started at all. */
+/* 0; -ENOMEM when no thread could be started at all; -ESHUTDOWN when the pool
+ * was stopped. */
 int pool_submit(struct pool *pool, struct job *job);
 
 #endif
