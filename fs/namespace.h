@@ -64,6 +64,8 @@ int namespace_attributes(struct namespace *ns, uint64_t inode,
 			 struct array *out);
 int namespace_statfs(struct namespace *ns, struct statvfs *ret_status);
 
+/* ---- checkpoints that come and go (look.c) -------------------------------- */
+
 /*
  * Look at the store again for the checkpoint in @folder, at most once a
  * second unless it is known to be stale. May block.

@@ -13,7 +13,7 @@
 
 #include "shard/array.h"
 #include "shard/name.h"
-#include "shard/tile.h"
+#include "shard/shard_list.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,20 +22,12 @@
 
 static const uint64_t catalog_magic = UINT64_C(0x31676c6b63747063);
 
-struct pending {
-	struct catalog_item item;
-	uint64_t numbers;	/* index of its box in `numbers`: offsets,
-				 * sizes; also its place in the list */
-};
-
 struct catalog_builder {
 	struct notes *notes;		/* borrowed */
 	struct array tensors, objects;	/* struct catalog_entry */
 	struct array shards, files, dims, names;
 	struct array file_slots;	/* uint32_t, a hash table */
-	struct array pending;		/* struct pending, of the tensor */
-	struct array numbers;		/* uint64_t, their boxes */
-	struct array tiles;		/* uint64_t, scratch of end */
+	struct shard_list pending;	/* of the tensor at hand */
 	struct catalog_entry tensor;	/* at hand */
 	struct box shape;		/* of it */
 	uint64_t source;
@@ -50,11 +42,9 @@ struct catalog_builder *catalog_builder_create(struct notes *notes)
 		return NULL;
 	builder->notes = notes;
 	builder->seed = name_seed();
-	/* Boxes of no axes have no numbers, but an address; and no name is at
-	 * offset 0. */
+	/* No name is at offset 0. */
 	if (array_append(&builder->names, "", 1) ||
-	    !array_add(&builder->numbers, sizeof(uint64_t)) ||
-	    !array_add(&builder->tiles, sizeof(uint64_t))) {
+	    shard_list_init(&builder->pending)) {
 		catalog_builder_destroy(builder);
 		return NULL;
 	}
@@ -72,9 +62,7 @@ void catalog_builder_destroy(struct catalog_builder *builder)
 	array_finish(&builder->dims);
 	array_finish(&builder->names);
 	array_finish(&builder->file_slots);
-	array_finish(&builder->pending);
-	array_finish(&builder->numbers);
-	array_finish(&builder->tiles);
+	shard_list_finish(&builder->pending);
 	free(builder);
 }
 
@@ -220,8 +208,7 @@ int catalog_builder_begin(struct catalog_builder *builder,
 	};
 	builder->shape = tensor->shape;
 	builder->source = tensor->source;
-	builder->pending.size = 0;
-	builder->numbers.size = 0;
+	shard_list_clear(&builder->pending, tensor->shape.ndim);
 	error = measure(entry, &tensor->shape);
 	if (error)
 		return fault_set_detail(fault, error, tensor->source,
@@ -235,23 +222,6 @@ int catalog_builder_begin(struct catalog_builder *builder,
 				 tensor->type_name_size, &entry->type_name);
 	}
 	return error ? fault_set(fault, error, 0, "out of memory") : 0;
-}
-
-static int add_pending(struct catalog_builder *builder, const struct box *box,
-		       const struct catalog_item *item)
-{
-	struct pending pending = {
-		.item = *item,
-		.numbers = builder->numbers.size / sizeof(uint64_t),
-	};
-	int error = array_append(&builder->numbers, box->offset,
-				 box->ndim * sizeof(*box->offset));
-
-	if (!error)
-		error = array_append(&builder->numbers, box->size,
-				     box->ndim * sizeof(*box->size));
-	return error ? error :
-	       array_append(&builder->pending, &pending, sizeof(pending));
 }
 
 int catalog_builder_shard(struct catalog_builder *builder,
@@ -280,103 +250,9 @@ int catalog_builder_shard(struct catalog_builder *builder,
 			builder->tensor.name_size);
 	if (item->file == CATALOG_NO_FILE)
 		return 0;
-	if (add_pending(builder, inside ? box : &clipped, item))
+	if (shard_list_add(&builder->pending, inside ? box : &clipped, item))
 		return fault_set(fault, -ENOMEM, 0, "out of memory");
 	return 0;
-}
-
-static const uint64_t *numbers_of(const struct catalog_builder *builder,
-				  const struct pending *pending)
-{
-	return (const uint64_t *)(void *)builder->numbers.data +
-	       pending->numbers;
-}
-
-static int compare_order(const void *a, const void *b)
-{
-	const struct pending *x = a, *y = b;
-
-	return x->numbers < y->numbers ? -1 : x->numbers > y->numbers;
-}
-
-/* Offsets first, then sizes. */
-static int compare_boxes(const struct catalog_builder *builder,
-			 const struct pending *a, const struct pending *b)
-{
-	const uint64_t *x = numbers_of(builder, a);
-	const uint64_t *y = numbers_of(builder, b);
-	unsigned i;
-
-	for (i = 0; i < 2 * builder->shape.ndim; i++)
-		if (x[i] != y[i])
-			return x[i] < y[i] ? -1 : 1;
-	return 0;
-}
-
-static int compare_pending(const void *a, const void *b, void *context)
-{
-	int order = compare_boxes(context, a, b);
-
-	return order ? order : compare_order(a, b);
-}
-
-static bool same_shard(const struct catalog_builder *builder,
-		       const struct pending *a, const struct pending *b)
-{
-	return compare_boxes(builder, a, b) == 0 &&
-	       a->item.file == b->item.file &&
-	       a->item.offset == b->item.offset &&
-	       a->item.size == b->item.size;
-}
-
-/* Sort, and drop what was listed twice. */
-static uint64_t sort_pending(struct catalog_builder *builder)
-{
-	struct pending *pending = (void *)builder->pending.data;
-	uint64_t count = builder->pending.size / sizeof(*pending), i, kept = 0;
-
-	if (count > 1)
-		qsort_r(pending, count, sizeof(*pending), compare_pending,
-			builder);
-	for (i = 0; i < count; i++)
-		if (kept == 0 ||
-		    !same_shard(builder, &pending[kept - 1], &pending[i]))
-			pending[kept++] = pending[i];
-	return kept;
-}
-
-static bool is_empty(const struct catalog_builder *builder,
-		     const struct pending *pending)
-{
-	const uint64_t *sizes = numbers_of(builder, pending) +
-				builder->shape.ndim;
-	unsigned i;
-
-	for (i = 0; i < builder->shape.ndim; i++)
-		if (sizes[i] == 0)
-			return true;
-	return false;
-}
-
-static int check_tiles(struct catalog_builder *builder, uint64_t count,
-		       struct tile_result *result)
-{
-	const struct pending *pending = (void *)builder->pending.data;
-	struct tile tile = { .whole = &builder->shape };
-	uint64_t i;
-
-	builder->tiles.size = 0;
-	for (i = 0; i < count; i++) {
-		if (is_empty(builder, &pending[i]))
-			continue;
-		if (array_append(&builder->tiles,
-				 numbers_of(builder, &pending[i]),
-				 2 * builder->shape.ndim * sizeof(uint64_t)))
-			return -ENOMEM;
-		tile.count++;
-	}
-	tile.numbers = (const uint64_t *)(void *)builder->tiles.data;
-	return tile_check(&tile, result);
 }
 
 /* @numbers is a box: offsets, sizes. */
@@ -428,26 +304,25 @@ static int emit_holes(struct catalog_builder *builder,
 	return error;
 }
 
-/* The first @count of the pending shards. */
-static int emit_tensor(struct catalog_builder *builder, uint64_t count,
+static int emit_tensor(struct catalog_builder *builder,
 		       const struct tile_result *result)
 {
-	const struct pending *pending = (void *)builder->pending.data;
+	const struct shard_list *list = &builder->pending;
 	struct catalog_entry *entry = &builder->tensor;
 	uint64_t i, reach = 0;
 	int error = align_dims(builder);
 
 	entry->dims = builder->dims.size;
-	entry->shard_count = (uint32_t)count;
+	entry->shard_count = (uint32_t)list->count;
 	entry->hole_count = result->hole_count;
 	entry->flags = (result->overlap ? CATALOG_OVERLAP : 0) |
 		       (result->hole_count ? CATALOG_HOLES : 0);
 	if (!error)
 		error = add_numbers(builder, entry->width, builder->shape.size,
 				    builder->shape.ndim);
-	for (i = 0; i < count && !error; i++)
-		error = emit_shard(builder, numbers_of(builder, &pending[i]),
-				   &pending[i].item, &reach);
+	for (i = 0; i < list->count && !error; i++)
+		error = emit_shard(builder, shard_list_numbers(list, i),
+				   shard_list_item(list, i), &reach);
 	if (!error)
 		error = emit_holes(builder, result);
 	return error ? error :
@@ -474,26 +349,21 @@ static void note_result(const struct catalog_builder *builder,
 int catalog_builder_end(struct catalog_builder *builder, struct fault *fault)
 {
 	struct tile_result result = { .holes = NULL };
-	uint64_t count;
 	int error;
 
 	if ((builder->tensors.size + builder->objects.size) /
 	    sizeof(struct catalog_entry) >= LIMIT_COUNT)
 		return fault_set(fault, -E2BIG, builder->source,
 				 "too many tensors");
-	count = sort_pending(builder);
-	error = check_tiles(builder, count, &result);
+	error = shard_list_check(&builder->pending, &builder->shape, &result);
 	if (error)
 		return fault_set_detail(fault, error, builder->source,
 			error == -ENOMEM ? "out of memory" :
 			"too many shards to check for overlaps",
 			builder->names.data + builder->tensor.name,
 			builder->tensor.name_size);
-	if (result.overlap)
-		qsort(builder->pending.data, count, sizeof(struct pending),
-		      compare_order);
 	note_result(builder, &result);
-	error = emit_tensor(builder, count, &result);
+	error = emit_tensor(builder, &result);
 	free(result.holes);
 	return error ? fault_set(fault, error, 0, "out of memory") : 0;
 }
@@ -514,7 +384,7 @@ int catalog_builder_object(struct catalog_builder *builder, const char *name,
 		error = catalog_builder_shard(builder, &object.shape, item,
 					      fault);
 	if (!error)
-		error = emit_tensor(builder, 1, &none);
+		error = emit_tensor(builder, &none);
 	if (error)
 		return error;
 	entry = builder->tensor;

@@ -11,21 +11,16 @@
 #include "shard/dcp.h"
 
 #include "shard/array.h"
+#include "shard/dcp_value.h"
 #include "shard/name.h"
-#include "shard/pickle.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct text {
-	const char *data;	/* borrowed from a pickle's input */
-	uint64_t size;		/* bytes */
-};
-
 /* One element of storage_data. */
 struct item {
-	struct text name;
+	struct dcp_text name;
 	struct pickle_value offsets;	/* a tuple; None of an object */
 	struct pickle_value info;	/* _StorageInfo */
 	uint32_t file;			/* index of the metadata file */
@@ -33,7 +28,7 @@ struct item {
 
 /* One element of a state_dict_metadata. */
 struct named {
-	struct text name;
+	struct dcp_text name;
 	struct pickle_value value;
 	uint32_t file;		/* index of the metadata file */
 	uint32_t next;		/* index + 1 of the same name's in a later
@@ -57,9 +52,9 @@ struct reader {
 };
 
 static int bad(struct reader *r, unsigned file, struct pickle_value where,
-	       const char *reason, const struct text *name)
+	       const char *reason, const struct dcp_text *name)
 {
-	static const struct text nothing = { "", 0 };
+	static const struct dcp_text nothing = { "", 0 };
 
 	if (!name)
 		name = &nothing;
@@ -76,87 +71,10 @@ static int no_memory(struct reader *r)
 	return -ENOMEM;
 }
 
-/* ---- values -------------------------------------------------------------- */
-
-/* The attribute @key of an instance. */
-static bool attribute(const struct pickle *p, struct pickle_value object,
-		      const char *key, struct pickle_value *ret)
-{
-	return pickle_get(p, pickle_state(p, object), key, ret);
-}
-
-static bool is_instance(const struct pickle *p, struct pickle_value value,
-			const char *class)
-{
-	return pickle_symbol_is(p, pickle_callable(p, value), class);
-}
-
-/* torch.Size((d0, d1, ...)), or the bare tuple. */
-static bool get_tuple(const struct pickle *p, struct pickle_value value,
-		      struct pickle_value *ret_tuple)
-{
-	const struct pickle_value *args;
-	uint64_t count;
-
-	if (pickle_kind(p, value) == PICKLE_CALL) {
-		if (!is_instance(p, value, "Size") ||
-		    !pickle_tuple(p, pickle_args(p, value), &args, &count) ||
-		    count != 1)
-			return false;
-		value = args[0];
-	}
-	if (pickle_kind(p, value) != PICKLE_TUPLE)
-		return false;
-	*ret_tuple = value;
-	return true;
-}
-
-/* 0, or -EBADMSG when it is no tuple of numbers >= 0, or -E2BIG. */
-static int get_dims(const struct pickle *p, struct pickle_value value,
-		    uint64_t dims[LIMIT_NDIM], unsigned *ret_ndim)
-{
-	const struct pickle_value *items;
-	uint64_t count, i;
-
-	if (!get_tuple(p, value, &value) ||
-	    !pickle_tuple(p, value, &items, &count))
-		return -EBADMSG;
-	if (count > LIMIT_NDIM)
-		return -E2BIG;
-	for (i = 0; i < count; i++) {
-		int64_t number;
-
-		if (!pickle_int(p, items[i], &number) || number < 0)
-			return -EBADMSG;
-		dims[i] = (uint64_t)number;
-	}
-	*ret_ndim = (unsigned)count;
-	return 0;
-}
-
-static bool get_text(const struct pickle *p, struct pickle_value value,
-		     struct text *ret)
-{
-	return pickle_string(p, value, &ret->data, &ret->size);
-}
-
-static bool get_size(const struct pickle *p, struct pickle_value object,
-		     const char *key, uint64_t *ret)
-{
-	struct pickle_value value;
-	int64_t number;
-
-	if (!attribute(p, object, key, &value) ||
-	    !pickle_int(p, value, &number) || number < 0)
-		return false;
-	*ret = (uint64_t)number;
-	return true;
-}
-
 /* ---- hash tables --------------------------------------------------------- */
 
 static uint64_t hash_item(const struct reader *r, unsigned file,
-			  const struct text *name, struct pickle_value offsets)
+			  const struct dcp_text *name, struct pickle_value offsets)
 {
 	uint64_t hash = name_hash(name->data, name->size, r->seed);
 	const struct pickle_value *items;
@@ -171,7 +89,7 @@ static uint64_t hash_item(const struct reader *r, unsigned file,
 	return name_hash(numbers, i * sizeof(*numbers), hash);
 }
 
-static bool same_text(const struct text *a, const struct text *b)
+static bool same_text(const struct dcp_text *a, const struct dcp_text *b)
 {
 	return a->size == b->size && memcmp(a->data, b->data, a->size) == 0;
 }
@@ -207,7 +125,7 @@ static int make_slots(struct reader *r, struct array *slots, uint64_t count)
 }
 
 /* The slot of (@name, @offsets), where the latter are of pickle @file. */
-static uint32_t *item_slot(const struct reader *r, const struct text *name,
+static uint32_t *item_slot(const struct reader *r, const struct dcp_text *name,
 			   unsigned file, struct pickle_value offsets)
 {
 	uint32_t *slots = (void *)r->item_slots.data;
@@ -226,7 +144,7 @@ static uint32_t *item_slot(const struct reader *r, const struct text *name,
 	return &slots[i];
 }
 
-static uint32_t *name_slot(const struct reader *r, const struct text *name)
+static uint32_t *name_slot(const struct reader *r, const struct dcp_text *name)
 {
 	uint32_t *slots = (void *)r->name_slots.data;
 	const struct named *names = (const void *)r->names.data;
@@ -249,14 +167,14 @@ static int collect_item(struct reader *r, unsigned file,
 	uint64_t dims[LIMIT_NDIM];
 	unsigned ndim;
 
-	if (!attribute(p, key, "fqn", &value) ||
-	    !get_text(p, value, &item.name))
+	if (!dcp_attribute(p, key, "fqn", &value) ||
+	    !dcp_text(p, value, &item.name))
 		return bad(r, file, key, "storage index without a name", NULL);
-	if (!attribute(p, key, "offset", &item.offsets) ||
+	if (!dcp_attribute(p, key, "offset", &item.offsets) ||
 	    pickle_kind(p, item.offsets) == PICKLE_NONE)
 		item.offsets = pickle_none();
-	else if (get_dims(p, item.offsets, dims, &ndim) ||
-		 !get_tuple(p, item.offsets, &item.offsets))
+	else if (dcp_dims(p, item.offsets, dims, &ndim) ||
+		 !dcp_tuple(p, item.offsets, &item.offsets))
 		return bad(r, file, key, "bad offsets of a stored item",
 			   &item.name);
 	if (array_append(&r->items, &item, sizeof(item)))
@@ -269,7 +187,7 @@ static int collect_name(struct reader *r, unsigned file,
 {
 	struct named named = { .value = value, .file = file };
 
-	if (!get_text(&r->pickles[file], key, &named.name))
+	if (!dcp_text(&r->pickles[file], key, &named.name))
 		return bad(r, file, key, "name that is not a string", NULL);
 	if (named.name.size > LIMIT_NAME_SIZE)
 		return bad(r, file, key, "name longer than 64 KiB",
@@ -286,12 +204,12 @@ static int collect(struct reader *r, unsigned file)
 	struct pickle_items items;
 	int error = 0;
 
-	if (!attribute(p, p->root, "state_dict_metadata", &tensors) ||
+	if (!dcp_attribute(p, p->root, "state_dict_metadata", &tensors) ||
 	    pickle_kind(p, tensors) != PICKLE_DICT)
 		return bad(r, file, p->root,
 			   "no state_dict_metadata: not the metadata of a distributed checkpoint",
 			   NULL);
-	if (!attribute(p, p->root, "storage_data", &storage) ||
+	if (!dcp_attribute(p, p->root, "storage_data", &storage) ||
 	    pickle_kind(p, storage) != PICKLE_DICT)
 		return bad(r, file, p->root,
 			   "no storage_data: not the metadata of a distributed checkpoint",
@@ -350,7 +268,7 @@ static int index_names(struct reader *r)
 
 /* ---- second pass --------------------------------------------------------- */
 
-static bool good_path(const struct text *path)
+static bool good_path(const struct dcp_text *path)
 {
 	const char *p = path->data, *end = p + path->size;
 
@@ -375,24 +293,24 @@ static int resolve_item(struct reader *r, const struct item *item,
 	const struct pickle *p = &r->pickles[item->file];
 	struct pickle_value value, key, descriptor;
 	struct pickle_items items;
-	struct text path;
+	struct dcp_text path;
 	uint64_t end;
 	int error;
 
 	*ret = (struct catalog_item){ .flags = 0 };
-	if (!attribute(p, item->info, "relative_path", &value) ||
-	    !get_text(p, value, &path) || !good_path(&path))
+	if (!dcp_attribute(p, item->info, "relative_path", &value) ||
+	    !dcp_text(p, value, &path) || !good_path(&path))
 		return bad(r, item->file, item->info,
 			   "path of a stored item is not a plain relative path",
 			   &item->name);
-	if (!get_size(p, item->info, "offset", &ret->offset) ||
-	    !get_size(p, item->info, "length", &ret->size) ||
+	if (!dcp_size(p, item->info, "offset", &ret->offset) ||
+	    !dcp_size(p, item->info, "length", &ret->size) ||
 	    __builtin_add_overflow(ret->offset, ret->size, &end) ||
 	    end > LIMIT_TENSOR_SIZE)
 		return bad(r, item->file, item->info,
 			   "bad offset or length of a stored item",
 			   &item->name);
-	if (attribute(p, item->info, "transform_descriptors", &value)) {
+	if (dcp_attribute(p, item->info, "transform_descriptors", &value)) {
 		items = pickle_items(p, value);
 		if (pickle_items_next(&items, &key, &descriptor))
 			ret->flags |= CATALOG_TRANSFORMED;
@@ -417,12 +335,12 @@ static int read_chunk(struct reader *r, const struct named *named,
 	uint32_t *slot;
 	int error = 0;
 
-	if (!attribute(p, chunk, "offsets", &offsets) ||
-	    !attribute(p, chunk, "sizes", &sizes) ||
-	    get_dims(p, offsets, box.offset, &box.ndim) ||
-	    get_dims(p, sizes, box.size, &sizes_ndim) ||
+	if (!dcp_attribute(p, chunk, "offsets", &offsets) ||
+	    !dcp_attribute(p, chunk, "sizes", &sizes) ||
+	    dcp_dims(p, offsets, box.offset, &box.ndim) ||
+	    dcp_dims(p, sizes, box.size, &sizes_ndim) ||
 	    box.ndim != ndim || sizes_ndim != ndim ||
-	    !get_tuple(p, offsets, &offsets))
+	    !dcp_tuple(p, offsets, &offsets))
 		return bad(r, named->file, chunk, "bad shard", &named->name);
 	if (r->shard_budget-- == 0)
 		return bad(r, named->file, chunk,
@@ -445,11 +363,11 @@ static int read_chunk(struct reader *r, const struct named *named,
 
 /* The global named torch.NAME of the properties; false: none. */
 static bool get_type(const struct pickle *p, struct pickle_value properties,
-		     struct text *ret_name)
+		     struct dcp_text *ret_name)
 {
 	struct pickle_value state = pickle_state(p, properties), value;
 	const struct pickle_value *items;
-	struct text module;
+	struct dcp_text module;
 	uint64_t count;
 
 	if (pickle_tuple(p, state, &items, &count)) {
@@ -468,7 +386,7 @@ static int begin_tensor(struct reader *r, const struct named *named,
 {
 	const struct pickle *p = &r->pickles[named->file];
 	struct pickle_value properties, size;
-	struct text type;
+	struct dcp_text type;
 	unsigned i;
 	int error;
 
@@ -476,7 +394,7 @@ static int begin_tensor(struct reader *r, const struct named *named,
 		.name = named->name.data, .name_size = named->name.size,
 		.source = pickle_offset(p, named->value),
 	};
-	if (!attribute(p, named->value, "properties", &properties) ||
+	if (!dcp_attribute(p, named->value, "properties", &properties) ||
 	    !get_type(p, properties, &type) || type.size > LIMIT_TYPE_NAME_SIZE)
 		return bad(r, named->file, named->value,
 			   "tensor without a type", &named->name);
@@ -489,8 +407,8 @@ static int begin_tensor(struct reader *r, const struct named *named,
 		notes_add(r->notes, "%.*s: type %.*s cannot be read",
 			  named->name.size > 160 ? 160 : (int)named->name.size,
 			  named->name.data, (int)type.size, type.data);
-	error = attribute(p, named->value, "size", &size) ?
-		get_dims(p, size, tensor->shape.size, &tensor->shape.ndim) :
+	error = dcp_attribute(p, named->value, "size", &size) ?
+		dcp_dims(p, size, tensor->shape.size, &tensor->shape.ndim) :
 		-EBADMSG;
 	if (error)
 		return bad(r, named->file, named->value,
@@ -510,7 +428,7 @@ static int read_chunks(struct reader *r, const struct named *named,
 	struct pickle_items items;
 	int error = 0;
 
-	if (!attribute(p, named->value, "chunks", &chunks) ||
+	if (!dcp_attribute(p, named->value, "chunks", &chunks) ||
 	    pickle_kind(p, chunks) != PICKLE_LIST)
 		return bad(r, named->file, named->value,
 			   "tensor without a list of shards", &named->name);
@@ -529,9 +447,9 @@ static bool same_tensor(const struct reader *r, const struct named *named,
 	struct pickle_value size;
 	unsigned ndim;
 
-	return is_instance(p, named->value, "TensorStorageMetadata") &&
-	       attribute(p, named->value, "size", &size) &&
-	       !get_dims(p, size, dims, &ndim) && ndim == tensor->shape.ndim &&
+	return dcp_is_instance(p, named->value, "TensorStorageMetadata") &&
+	       dcp_attribute(p, named->value, "size", &size) &&
+	       !dcp_dims(p, size, dims, &ndim) && ndim == tensor->shape.ndim &&
 	       memcmp(dims, tensor->shape.size, ndim * sizeof(*dims)) == 0;
 }
 
@@ -584,9 +502,9 @@ static int read_entry(struct reader *r, const struct named *named)
 {
 	const struct pickle *p = &r->pickles[named->file];
 
-	if (is_instance(p, named->value, "TensorStorageMetadata"))
+	if (dcp_is_instance(p, named->value, "TensorStorageMetadata"))
 		return read_tensor(r, named);
-	if (is_instance(p, named->value, "BytesStorageMetadata"))
+	if (dcp_is_instance(p, named->value, "BytesStorageMetadata"))
 		return read_object(r, named);
 	return bad(r, named->file, named->value,
 		   "neither the metadata of a tensor nor of an object",
