@@ -90,7 +90,7 @@ static struct checkpoint *open_checkpoint(struct folder *folder, int fd)
 	if (error == -ENOENT || error == -ESTALE)
 		goto free_report;
 	log_report(folder, report, error);
-	if (error && error != -ENOMEM)
+	if (error == -EBADMSG || error == -E2BIG || io_is_missing(error))
 		folder->refused = signature;
 free_report:
 	free(report);

@@ -281,6 +281,8 @@ static int run_read(struct call *call, bool nowait, struct reply *reply)
 		reply_release(reply);
 		return error;
 	}
+	if (error && reply && reply->fault.error)
+		log_read(call, &reply->fault, reply->fault_file);
 	/* Once it has the answer, the client may close the file. */
 	handle_hold(call->handle);
 	if (error)
@@ -290,8 +292,6 @@ static int run_read(struct call *call, bool nowait, struct reply *reply)
 			       (int)reply->iov_count);
 	if (reply)
 		reply_release(reply);
-	if (error && reply && reply->fault.error)
-		log_read(call, &reply->fault, reply->fault_file);
 	namespace_close(call->ops->ns, call->handle);
 	return 0;
 }

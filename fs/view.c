@@ -255,18 +255,22 @@ static int write_all(int fd, const struct array *text)
 /* Lines are written out as they are made: a catalog may have many. */
 static int print_tensors(const struct catalog *catalog, int fd)
 {
+	uint64_t budget = LIMIT_JSON_FACTOR * catalog->size + LIMIT_JSON_SLACK;
 	struct array text = { .data = NULL };
 	uint64_t i;
 	int error = array_append(&text, "[\n", 2);
 
 	for (i = 0; i < catalog->tensor_count && !error; i++) {
-		error = catalog_json_tensor(catalog, i, &text);
+		error = catalog_json_tensor(catalog, i, budget, &text);
 		if (!error)
 			error = i + 1 < catalog->tensor_count ?
 				array_append(&text, ",\n", 2) :
 				array_append(&text, "\n", 1);
+		if (!error && text.size > budget)
+			error = -E2BIG;
 		if (!error && text.size > MIB) {
 			error = write_all(fd, &text);
+			budget -= text.size;
 			text.size = 0;
 		}
 	}

@@ -93,13 +93,15 @@ static struct json_object *make_shard(const struct catalog *catalog,
 static int append(struct array *out, struct json_object *object, bool failed)
 {
 	const char *text = NULL;
-	size_t size;
+	size_t size = 0;
 	int error;
 
+	/* json-c cuts the text short in silence when memory runs out. */
+	errno = 0;
 	if (object && !failed)
 		text = json_object_to_json_string_length(object, JSON_FLAGS,
 							 &size);
-	error = text ? array_append(out, text, size) : -ENOMEM;
+	error = text && errno != ENOMEM ? array_append(out, text, size) : -ENOMEM;
 	json_object_put(object);
 	return error;
 }
@@ -115,7 +117,7 @@ int catalog_json_shape(const struct box *shape, struct array *out)
 
 static int append_shards(const struct catalog *catalog,
 			 const struct catalog_entry *entry,
-			 const struct box *selection, size_t limit,
+			 const struct box *selection, uint64_t limit,
 			 struct array *out)
 {
 	uint64_t i;
@@ -202,7 +204,7 @@ static struct json_object *make_tensor(const struct catalog *catalog,
 }
 
 int catalog_json_tensor(const struct catalog *catalog, uint64_t index,
-			struct array *out)
+			uint64_t limit, struct array *out)
 {
 	const struct catalog_entry *entry = catalog_entry(catalog, index);
 	bool failed = false;
@@ -214,6 +216,6 @@ int catalog_json_tensor(const struct catalog *catalog, uint64_t index,
 	out->size--; /* the closing brace */
 	error = array_append(out, ",\"shards\":", 10);
 	if (!error)
-		error = append_shards(catalog, entry, NULL, 0, out);
+		error = append_shards(catalog, entry, NULL, limit, out);
 	return error ? error : array_append(out, "}", 1);
 }

@@ -85,12 +85,13 @@ static DIR *open_stream(int folder)
 	return stream;
 }
 
-static bool has_global_marker(int folder)
+/* 0, -ENOENT, or -errno. */
+static int find_global_marker(int folder)
 {
 	struct stat status;
 
-	return fstatat(folder, global_marker, &status, AT_SYMLINK_NOFOLLOW) ==
-	       0;
+	return fstatat(folder, global_marker, &status, AT_SYMLINK_NOFOLLOW) <
+	       0 ? -errno : 0;
 }
 
 /* The names of the markers: .metadata alone, or those of the ranks. */
@@ -98,10 +99,12 @@ static int list_markers(int folder, struct array *markers)
 {
 	struct checkpoint_marker marker = { .name = ".metadata" };
 	DIR *stream;
-	int error;
+	int error = find_global_marker(folder);
 
-	if (has_global_marker(folder))
+	if (!error)
 		return array_append(markers, &marker, sizeof(marker));
+	if (error != -ENOENT)
+		return error;
 	stream = open_stream(folder);
 	if (!stream)
 		return -errno;
@@ -156,11 +159,12 @@ static int refuse(struct loader *l, unsigned marker, int error,
 
 /* All pickles since protocol 2 begin with PROTO: whatever else is called
  * .metadata is not read as a whole. */
-static bool starts_as_pickle(int fd)
+static int check_start(int fd, uint64_t size)
 {
-	unsigned char first;
+	unsigned char first = 0;
+	int error = size > 0 ? io_read(fd, &first, 1, 0) : 0;
 
-	return io_read(fd, &first, 1, 0) == 0 && first == 0x80;
+	return error ? error : first == 0x80 ? 0 : -EBADMSG;
 }
 
 /* A whole marker, pinned: the same before and after reading. */
@@ -183,9 +187,11 @@ static int read_marker(struct loader *l, unsigned index)
 	data = NULL;
 	if (marker->pin.size > LIMIT_METADATA_SIZE)
 		error = refuse(l, index, -E2BIG, "the file is too large");
-	else if (!starts_as_pickle(fd))
-		error = refuse(l, index, -EBADMSG, "not a pickle");
 	else
+		error = check_start(fd, marker->pin.size);
+	if (error == -EBADMSG)
+		refuse(l, index, error, "not a pickle");
+	if (!error)
 		data = malloc(marker->pin.size + 1);
 	if (!error && !data)
 		error = refuse(l, index, -ENOMEM, "out of memory");
@@ -262,6 +268,8 @@ static int pin_files(struct loader *l)
 		return refuse(l, 0, -ENOMEM, "out of memory");
 	for (i = 0; i < c->catalog->file_count; i++) {
 		c->pins[i] = find_pin(c, i, &error);
+		if (error && !io_is_missing(error))
+			return refuse(l, 0, error, strerror(-error));
 		if (error)
 			notes_add(&l->report->notes,
 				  "%s: %s, what it holds cannot be read",
@@ -307,6 +315,8 @@ int checkpoint_open(int folder, struct checkpoint **ret_checkpoint,
 		free((void *)loader.files[i].data);
 	free(loader.files);
 	if (error) {
+		if (!report->fault.reason)
+			fault_set(&report->fault, error, 0, strerror(-error));
 		checkpoint_close(c);
 		return error;
 	}
@@ -329,28 +339,33 @@ void checkpoint_close(struct checkpoint *checkpoint)
 
 /* ---- checking -------------------------------------------------------------- */
 
+static bool same_marker(const struct checkpoint *c, unsigned index,
+			const char *name)
+{
+	const struct checkpoint_marker *marker = &c->markers[index];
+	struct stat status;
+	struct pin pin;
+	int error = io_stat(c->folder, name, &status);
+
+	if (error)
+		return !io_is_missing(error);
+	pin = pin_from_stat(&status);
+	return strcmp(name, marker->name) == 0 && pin_equal(&pin, &marker->pin);
+}
+
 static bool same_markers(const struct checkpoint *c)
 {
 	struct array found = { .data = NULL };
 	const struct checkpoint_marker *names;
-	struct stat status;
-	struct pin pin;
+	int error = list_markers(c->folder, &found);
+	bool same = found.size == c->marker_count * sizeof(*c->markers);
 	unsigned i;
-	bool same;
 
-	same = list_markers(c->folder, &found) == 0 &&
-	       found.size == c->marker_count * sizeof(*c->markers);
 	names = (const void *)found.data;
-	for (i = 0; i < c->marker_count && same; i++) {
-		same = strcmp(names[i].name, c->markers[i].name) == 0 &&
-		       io_stat(c->folder, names[i].name, &status) == 0;
-		if (!same)
-			break;
-		pin = pin_from_stat(&status);
-		same = pin_equal(&pin, &c->markers[i].pin);
-	}
+	for (i = 0; i < c->marker_count && same && !error; i++)
+		same = same_marker(c, i, names[i].name);
 	array_finish(&found);
-	return same;
+	return error ? error != -ENOENT : same;
 }
 
 bool checkpoint_is_current(const struct checkpoint *checkpoint,
@@ -367,7 +382,8 @@ bool checkpoint_is_current(const struct checkpoint *checkpoint,
 		int error;
 		struct pin pin = find_pin(checkpoint, index, &error);
 
-		if (!pin_equal(&pin, &checkpoint->pins[index]))
+		if ((!error || io_is_missing(error)) &&
+		    !pin_equal(&pin, &checkpoint->pins[index]))
 			return false;
 	}
 	*cursor += looks;

@@ -272,9 +272,12 @@ static bool good_path(const struct dcp_text *path)
 {
 	const char *p = path->data, *end = p + path->size;
 
-	if (path->size == 0 || path->size > LIMIT_PATH_SIZE || *p == '/' ||
-	    memchr(p, '\0', path->size))
+	if (path->size == 0 || path->size > LIMIT_PATH_SIZE || *p == '/')
 		return false;
+	for (; p < end; p++)
+		if ((unsigned char)*p < ' ')
+			return false;
+	p = path->data;
 	while (p < end) {
 		const char *slash = memchr(p, '/', (size_t)(end - p));
 		size_t size = (size_t)((slash ? slash : end) - p);

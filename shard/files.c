@@ -133,7 +133,7 @@ static int open_slot(struct files *files, uint32_t index, struct file *ret)
 	path = catalog_text(files->catalog,
 			    catalog_file(files->catalog, index)->path);
 	error = io_open(files->folder, path, &fd, &status);
-	if (error == -ENOENT)
+	if (io_is_missing(error))
 		error = -ESTALE;
 	if (error == -ESTALE)
 		atomic_store(&files->stale, true);

@@ -97,6 +97,22 @@ int io_stat(int folder, const char *path, struct stat *ret_status)
 	return 0;
 }
 
+bool io_is_missing(int error)
+{
+	switch (-error) {
+	case ENOENT:
+	case ENOTDIR:
+	case EINVAL:	/* not a regular file */
+	case EXDEV:	/* outside of the folder */
+	case ELOOP:
+	case EACCES:
+	case ENAMETOOLONG:
+		return true;
+	default:
+		return false;
+	}
+}
+
 int io_open_folder(int folder, const char *path, int *ret_fd)
 {
 	int fd = open_beneath(folder, path, O_RDONLY | O_DIRECTORY, 0);

@@ -34,6 +34,11 @@ int io_open(int folder, const char *path, int *ret_fd,
  * io_open. */
 int io_stat(int folder, const char *path, struct stat *ret_status);
 
+/* Does @error, of io_open or io_stat, say that there is no such regular file,
+ * or none that may be opened? Others say nothing about the file, such as
+ * -EMFILE or -EIO. */
+bool io_is_missing(int error);
+
 /* Open the folder @path below @folder, on whatever file system. */
 int io_open_folder(int folder, const char *path, int *ret_fd);
 

@@ -411,7 +411,8 @@ int item_layout(const struct input *input, enum dtype dtype,
 	if (!error)
 		error = check_start(&window, fault);
 	if (!error)
-		error = zip_open(&zip, &window.input, fault);
+		error = zip_open(&zip, &window.input,
+				 LIMIT_TENSOR_DIRECTORY_SIZE, fault);
 	if (error)
 		return error;
 	error = read_pickle(&zip, LIMIT_TENSOR_PICKLE_SIZE, &data, &pickle,
@@ -445,7 +446,8 @@ int item_pickle(const struct input *input, uint64_t limit, void **ret_data,
 	int error = window_init(&window, input, fault);
 
 	if (!error)
-		error = zip_open(&zip, &window.input, fault);
+		error = zip_open(&zip, &window.input,
+				 LIMIT_OBJECT_DIRECTORY_SIZE, fault);
 	if (error)
 		return error;
 	error = read_pickle(&zip, limit, ret_data, ret_pickle, &offset, fault);

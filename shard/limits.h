@@ -63,12 +63,16 @@
 #define LIMIT_OBJECT_SLACK MIB
 #define LIMIT_OBJECT_MEMORY (256 * MIB)
 
-/* Records of one stored item: a tensor has 7; objects that hold tensors
- * have one more for each of them. */
-#define LIMIT_ZIP_RECORDS 65536
+/* Bytes of the central directory of a stored item: a tensor has 7 records of
+ * about 70 bytes, and many shards may claim one item; objects that hold
+ * tensors have a record more for each of them. */
+#define LIMIT_TENSOR_DIRECTORY_SIZE (16 * KIB)
+#define LIMIT_OBJECT_DIRECTORY_SIZE (16 * MIB)
 
-/* Bytes of the central directory of a stored item. */
-#define LIMIT_ZIP_DIRECTORY_SIZE (16 * MIB)
+/* Bytes of tensors.json per byte of its catalog: real ones need 3 to 6, but
+ * shards may share a long path. The slack is for small ones. */
+#define LIMIT_JSON_FACTOR 32
+#define LIMIT_JSON_SLACK MIB
 
 /* Bytes of the name of a record, and of a path inside a checkpoint. */
 #define LIMIT_PATH_SIZE 4096

@@ -28,7 +28,13 @@ struct level {
 };
 
 /* About what json-c needs for a value, the text included. */
-enum { COST_SCALAR = 64, COST_ARRAY = 160, COST_DICT = 800, COST_BYTE = 4 };
+enum {
+	COST_SCALAR = 64,
+	COST_ARRAY = 160,
+	COST_DICT = 800,
+	COST_BYTE = 4,
+	COST_CONTROL = 24,
+};
 
 struct walk {
 	const struct pickle *pickle;
@@ -38,39 +44,29 @@ struct walk {
 	struct level level[LIMIT_OBJECT_DEPTH];
 };
 
-/* As Python's repr: the shortest digits that give the number back. */
+/* As Python's repr: the shortest digits that give the number back, with an
+ * exponent below 1e-4 and from 1e16 on. */
 static void print_float(double number, char text[40])
 {
-	int precision;
+	int precision = -1, exponent;
 
 	if (isnan(number)) {
 		strcpy(text, "NaN");
-	} else if (isinf(number)) {
+		return;
+	}
+	if (isinf(number)) {
 		strcpy(text, number < 0 ? "-Infinity" : "Infinity");
-	} else {
-		for (precision = 15; precision < 17; precision++) {
-			snprintf(text, 40, "%.*g", precision, number);
-			if (strtod(text, NULL) == number)
-				break;
-		}
-		snprintf(text, 40, "%.*g", precision, number);
-		if (!strpbrk(text, ".e"))
-			strcat(text, ".0");
+		return;
 	}
-}
-
-static bool is_utf8(const char *text, uint64_t size)
-{
-	uint64_t i = 0;
-
-	while (i < size) {
-		unsigned length = name_utf8_size(text + i, size - i);
-
-		if (!length)
-			return false;
-		i += length;
-	}
-	return true;
+	do
+		snprintf(text, 40, "%.*e", ++precision, number);
+	while (precision < 16 && strtod(text, NULL) != number);
+	exponent = atoi(strchr(text, 'e') + 1);
+	if (exponent < -4 || exponent >= 16)
+		return;
+	/* One digit stood before the point; at least one follows it. */
+	precision -= exponent;
+	snprintf(text, 40, "%.*f", precision < 1 ? 1 : precision, number);
 }
 
 static int spend(struct walk *walk, uint64_t amount)
@@ -78,6 +74,24 @@ static int spend(struct walk *walk, uint64_t amount)
 	if (amount > walk->budget)
 		return -EOPNOTSUPP;
 	walk->budget -= amount;
+	return 0;
+}
+
+/* Pay for a string, which must be UTF-8. JSON spells a control byte with six
+ * characters. */
+static int spend_string(struct walk *walk, const char *text, uint64_t size)
+{
+	uint64_t i = 0;
+
+	while (i < size) {
+		unsigned length = name_utf8_size(text + i, size - i);
+		bool control = (unsigned char)text[i] < ' ';
+
+		if (!length || spend(walk, length * (control ? COST_CONTROL :
+							       COST_BYTE)))
+			return -EOPNOTSUPP;
+		i += length;
+	}
 	return 0;
 }
 
@@ -120,8 +134,7 @@ static int make_scalar(struct walk *walk, struct pickle_value value,
 		print_float(number, text);
 		*ret = json_object_new_double_s(number, text);
 	} else if (pickle_string(p, value, &string, &size)) {
-		if (!is_utf8(string, size) ||
-		    spend(walk, COST_BYTE * size))
+		if (spend_string(walk, string, size))
 			return -EOPNOTSUPP;
 		*ret = json_object_new_string_len(string, (int)size);
 	} else if (print_dtype(p, value, text)) {
@@ -188,8 +201,8 @@ static int make_key(struct walk *walk, struct pickle_value key, char **ret)
 	char text[40];
 
 	if (pickle_string(p, key, &string, &size)) {
-		if (!is_utf8(string, size) || memchr(string, 0, size) ||
-		    spend(walk, COST_SCALAR + COST_BYTE * size))
+		if (memchr(string, 0, size) || spend(walk, COST_SCALAR) ||
+		    spend_string(walk, string, size))
 			return -EOPNOTSUPP;
 		*ret = strndup(string, size);
 		return *ret ? 0 : -ENOMEM;
@@ -302,10 +315,13 @@ int object_json(const struct pickle *pickle, struct array *out)
 			walk->depth--;
 	}
 	if (!error) {
+		/* json-c cuts the text short in silence when memory runs
+		 * out. */
+		errno = 0;
 		text = json_object_to_json_string_length(walk->root,
 			JSON_C_TO_STRING_PLAIN |
 			JSON_C_TO_STRING_NOSLASHESCAPE, &size);
-		error = text ? array_append(out, text, size) : -ENOMEM;
+		error = text && errno != ENOMEM ? array_append(out, text, size) : -ENOMEM;
 	}
 	json_object_put(walk->root);
 	free(walk);

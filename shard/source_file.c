@@ -297,8 +297,7 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 
 	error = files_get(s->files, index, reply->nowait, &file);
 	if (error)
-		return error == -ENOENT || error == -EINVAL ||
-		       error == -EXDEV || error == -ELOOP ? -EIO : error;
+		return error == -ENOENT ? -EIO : error;
 	error = files_check(s->files, index);
 	if (!error)
 		error = get_layout(s, plan, piece, &file, reply, &layout);

@@ -13,7 +13,6 @@
 #include "shard/zip.h"
 
 #include "shard/bytes.h"
-#include "shard/limits.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -96,7 +95,8 @@ free_tail:
 
 /* Count, size and offset of the directory, from the ZIP64 record if there is
  * one: torch always writes it. */
-static int read_end(struct zip *zip, struct fault *fault)
+static int read_end(struct zip *zip, uint64_t directory_max,
+		    struct fault *fault)
 {
 	unsigned char end[END_SIZE], locator[LOCATOR_SIZE], end64[END64_SIZE];
 	uint64_t end_offset, limit;
@@ -134,8 +134,7 @@ check:
 	    zip->record_count > zip->directory_size / ENTRY_SIZE)
 		return damaged(fault, end_offset,
 			       "central directory out of place");
-	if (zip->record_count > LIMIT_ZIP_RECORDS ||
-	    zip->directory_size > LIMIT_ZIP_DIRECTORY_SIZE)
+	if (zip->directory_size > directory_max)
 		return fault_set(fault, -E2BIG, end_offset,
 				 "central directory too large");
 	return 0;
@@ -223,12 +222,13 @@ static int read_prefix(struct zip *zip, struct fault *fault)
 	return 0;
 }
 
-int zip_open(struct zip *zip, const struct input *input, struct fault *fault)
+int zip_open(struct zip *zip, const struct input *input,
+	     uint64_t directory_max, struct fault *fault)
 {
 	int error;
 
 	*zip = (struct zip){ .input = input };
-	error = read_end(zip, fault);
+	error = read_end(zip, directory_max, fault);
 	if (error)
 		return error;
 	if (zip->record_count == 0)

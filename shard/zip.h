@@ -30,10 +30,11 @@ struct zip_record {
 
 /*
  * Read the directory of the archive that @input holds. 0, or -EIO for damage
- * with @fault filled (offsets relative to the item), -E2BIG, -ENOMEM, or what
- * reading gave. @input must outlive the zip.
+ * with @fault filled (offsets relative to the item), -E2BIG when the directory
+ * has more than @directory_max bytes, -ENOMEM, or what reading gave. @input must outlive the zip.
  */
-int zip_open(struct zip *zip, const struct input *input, struct fault *fault);
+int zip_open(struct zip *zip, const struct input *input,
+	     uint64_t directory_max, struct fault *fault);
 void zip_close(struct zip *zip);
 
 /* The record PREFIX/@name. -ENOENT without a fault when there is none. */
