@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A whole checkpoint, through all layers: its folder is opened, every tensor
+ * is read, and each byte is compared with the one that its item's layout
+ * points at. Objects are read as stored, and shown as JSON.
+ *
+ * Input: `.metadata`, a separator, and the file `__0_0.distcp`.
+ */
+#include "tests/fuzz/catalog_check.h"
+#include "tests/fuzz/fuzz.h"
+
+#include "shard/checkpoint.h"
+#include "shard/item.h"
+#include "shard/object_json.h"
+#include "shard/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char separator[] = "<DATA>";
+static const char *const file_names[] = { ".metadata", "__0_0.distcp" };
+enum { SEPARATOR_SIZE = sizeof(separator) - 1, READ_MAX = 4096 };
+
+/* ---- the folder ------------------------------------------------------------- */
+
+static char folder_path[PATH_MAX];
+static int folder = -1;
+
+static void remove_folder(void)
+{
+	unsigned i;
+
+	for (i = 0; i < 2; i++)
+		unlinkat(folder, file_names[i], 0);
+	rmdir(folder_path);
+}
+
+static void make_folder(void)
+{
+	const char *parent = getenv("TMPDIR");
+
+	if (!parent)
+		parent = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	snprintf(folder_path, sizeof(folder_path), "%s/ckptfs-fuzz-XXXXXX",
+		 parent);
+	CHECK(mkdtemp(folder_path));
+	folder = open(folder_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(folder >= 0);
+	atexit(remove_folder);
+}
+
+static void write_file(const char *name, const uint8_t *data, size_t size)
+{
+	int fd = openat(folder, name,
+			O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+	close(fd);
+}
+
+/* ---- what must be read --------------------------------------------------------- */
+
+struct subject {
+	const struct checkpoint *checkpoint;
+	const struct catalog_entry *entry;
+	const uint8_t *data;	/* of the data file */
+	uint64_t size;
+	bool known;		/* all shards are in the data file */
+	int errors[CHECK_SHARDS];	/* of layouts */
+	struct layout layouts[CHECK_SHARDS];
+};
+
+static bool is_known(const struct subject *s)
+{
+	const struct catalog *catalog = s->checkpoint->catalog;
+	uint64_t i;
+
+	for (i = 0; i < s->entry->shard_count; i++) {
+		uint32_t file = catalog_shard(catalog, s->entry, i)->file;
+
+		if (strcmp(catalog_text(catalog,
+					catalog_file(catalog, file)->path),
+			   file_names[1]) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* The layout of shard @index, or the error that reading it must give. */
+static int find_layout(const struct subject *s, uint64_t index,
+		       struct layout *ret)
+{
+	const struct catalog *catalog = s->checkpoint->catalog;
+	const struct catalog_shard *shard =
+		catalog_shard(catalog, s->entry, index);
+	struct input input;
+	struct box box;
+
+	if (shard->flags & CATALOG_TRANSFORMED)
+		return -EOPNOTSUPP;
+	if (shard->offset > s->size || shard->size > s->size - shard->offset)
+		return -EIO;
+	*ret = (struct layout){ .offset = shard->offset, .stride = { 1 } };
+	if (s->entry->flags & CATALOG_OBJECT)
+		return 0;
+	input = input_memory(s->data + shard->offset, shard->size);
+	input.base = shard->offset;
+	catalog_box(catalog, s->entry, index, &box);
+	return item_layout(&input, (enum dtype)s->entry->dtype, &box, ret,
+			   NULL);
+}
+
+static void find_layouts(struct subject *s)
+{
+	uint64_t i;
+
+	s->known = is_known(s);
+	for (i = 0; i < s->entry->shard_count && s->known; i++)
+		s->errors[i] = find_layout(s, i, &s->layouts[i]);
+}
+
+static void negate(uint8_t *bytes, unsigned width, enum dtype_kind kind)
+{
+	uint64_t number = 0;
+
+	if (kind == DTYPE_KIND_FLOAT || kind == DTYPE_KIND_COMPLEX)
+		bytes[width - 1] ^= 0x80;
+	if (kind != DTYPE_KIND_INTEGER)
+		return;
+	memcpy(&number, bytes, width);
+	number = -number;
+	memcpy(bytes, &number, width);
+}
+
+/* The bytes of the element at @place of the file as the mount shows them. */
+static void show_element(const struct subject *s, const struct layout *layout,
+			 uint64_t place, uint8_t *ret)
+{
+	const struct dtype_info *info = dtype_info(s->entry->dtype);
+	unsigned part, i, width = info->component;
+
+	CHECK(place <= s->size && info->size <= s->size - place);
+	for (part = 0; part * width < info->size; part++) {
+		uint8_t *to = ret + part * width;
+
+		for (i = 0; i < width; i++)
+			to[i] = s->data[place + part * width +
+					(layout->flags & LAYOUT_SWAP ?
+					 width - 1 - i : i)];
+		if (layout->flags & LAYOUT_NEG)
+			negate(to, width, info->kind);
+		if (layout->flags & LAYOUT_CONJ && part == 1 &&
+		    info->kind == DTYPE_KIND_COMPLEX)
+			negate(to, width, info->kind);
+	}
+}
+
+/* Element @index of @selection: 0 with its bytes, or an error. */
+static int expect_element(const struct subject *s, const struct box *selection,
+			  uint64_t index, uint8_t *ret)
+{
+	const struct layout *layout;
+	uint64_t at[LIMIT_NDIM], place;
+	struct box box;
+	int64_t owner;
+	unsigned i;
+
+	check_position(selection, index, at);
+	owner = check_owner(s->checkpoint->catalog, s->entry, at);
+	if (owner < 0)
+		return -EIO;
+	if (s->errors[owner])
+		return s->errors[owner];
+	layout = &s->layouts[owner];
+	catalog_box(s->checkpoint->catalog, s->entry, (uint64_t)owner, &box);
+	place = layout->offset;
+	for (i = 0; i < box.ndim; i++)
+		place += (at[i] - box.offset[i]) * layout->stride[i] *
+			 dtype_info(s->entry->dtype)->size;
+	show_element(s, layout, place, ret);
+	return 0;
+}
+
+/* ---- reading ------------------------------------------------------------------- */
+
+static void check_bytes(const struct subject *s, const struct transfer *t,
+			const struct reply *reply)
+{
+	uint64_t element = dtype_info(s->entry->dtype)->size, done = 0;
+	uint8_t expected[16];
+	unsigned i;
+
+	for (i = 0; i < reply->iov_count; i++) {
+		const uint8_t *bytes = reply->iov[i].iov_base;
+		size_t j;
+
+		for (j = 0; j < reply->iov[i].iov_len; j++, done++) {
+			uint64_t at = t->offset + done;
+
+			if (done == 0 || at % element == 0)
+				CHECK(expect_element(s, t->selection,
+						     at / element,
+						     expected) == 0);
+			CHECK(bytes[j] == expected[at % element]);
+		}
+	}
+	CHECK(done == t->size);
+}
+
+/* An error has a reason: a shard is missing, or cannot be read. */
+static bool can_fail(const struct subject *s)
+{
+	uint64_t i;
+
+	for (i = 0; i < s->entry->shard_count; i++)
+		if (s->errors[i])
+			return true;
+	return dtype_info(s->entry->dtype)->size == 0 ||
+	       s->entry->flags & CATALOG_HOLES;
+}
+
+static void check_read(const struct subject *s, const struct box *selection,
+		       uint64_t offset, uint64_t size, struct reply *reply)
+{
+	struct transfer transfer = {
+		.source = source_file_source(s->checkpoint->source),
+		.catalog = s->checkpoint->catalog, .entry = s->entry,
+		.selection = selection, .offset = offset, .size = size,
+	};
+	int error = transfer_read(&transfer, reply);
+
+	CHECK(error == 0 || error == -EIO || error == -EOPNOTSUPP);
+	if (s->known && !error)
+		check_bytes(s, &transfer, reply);
+	if (s->known && error)
+		CHECK(can_fail(s));
+	reply_release(reply);
+}
+
+static void check_entry(const struct subject *s, struct reply *reply)
+{
+	uint64_t element = dtype_info(s->entry->dtype)->size, size;
+	struct box whole, part;
+	unsigned i;
+
+	catalog_shape(s->checkpoint->catalog, s->entry, &whole);
+	part = whole;
+	for (i = 0; i < part.ndim; i++) {
+		part.offset[i] = part.size[i] / 3;
+		part.size[i] -= part.offset[i];
+	}
+	size = s->entry->size < READ_MAX ? s->entry->size : READ_MAX;
+	check_read(s, &whole, 0, size, reply);
+	if (size > 3)
+		check_read(s, &whole, 1, size - 2, reply);
+	check_read(s, &whole, s->entry->size - size, size, reply);
+	size = box_volume(&part) * element;
+	check_read(s, &part, 0, size < READ_MAX ? size : READ_MAX, reply);
+}
+
+static int show_object(void *context, const struct input *input)
+{
+	struct array text = { .data = NULL };
+	struct pickle pickle;
+	void *data;
+	int error = item_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data, &pickle,
+				NULL);
+
+	(void)context;
+	if (error)
+		return error;
+	error = object_json(&pickle, &text);
+	array_finish(&text);
+	pickle_finish(&pickle);
+	free(data);
+	return error;
+}
+
+static void check_object(const struct subject *s)
+{
+	const struct catalog_shard *shard =
+		catalog_shard(s->checkpoint->catalog, s->entry, 0);
+	int error = source_file_item(s->checkpoint->source, shard, show_object,
+				     NULL);
+
+	CHECK(error == 0 || error == -EIO || error == -EOPNOTSUPP ||
+	      error == -EBADMSG || error == -E2BIG);
+}
+
+static void check_checkpoint(const struct checkpoint *c, const uint8_t *data,
+			     size_t size)
+{
+	uint64_t count = c->catalog->tensor_count + c->catalog->object_count;
+	struct reply *reply = reply_create();
+	uint64_t cursor = 0, i;
+
+	CHECK(reply);
+	check_catalog(c->catalog);
+	for (i = 0; i < count && i < CHECK_ENTRIES; i++) {
+		struct subject s = { .checkpoint = c, .data = data,
+				     .size = size };
+
+		s.entry = catalog_entry(c->catalog, i);
+		if (s.entry->shard_count > CHECK_SHARDS)
+			continue;
+		find_layouts(&s);
+		check_entry(&s, reply);
+		if (s.entry->flags & CATALOG_OBJECT)
+			check_object(&s);
+	}
+	CHECK(checkpoint_is_current(c, &cursor));
+	reply_destroy(reply);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const uint8_t *found = memmem(data, size, separator, SEPARATOR_SIZE);
+	size_t first = found ? (size_t)(found - data) : size;
+	size_t second = found ? size - first - SEPARATOR_SIZE : 0;
+	struct checkpoint_report *report = malloc(sizeof(*report));
+	struct checkpoint *checkpoint;
+	int error;
+
+	CHECK(report);
+	if (folder < 0)
+		make_folder();
+	write_file(file_names[0], data, first);
+	write_file(file_names[1], data + size - second, second);
+	error = checkpoint_open(folder, &checkpoint, report);
+	if (error) {
+		CHECK(error == -EBADMSG || error == -E2BIG);
+		CHECK(report->fault.error == error && report->fault.reason);
+		CHECK(strcmp(report->file, file_names[0]) == 0);
+	} else {
+		check_checkpoint(checkpoint, data + size - second, second);
+		checkpoint_close(checkpoint);
+	}
+	free(report);
+	return 0;
+}

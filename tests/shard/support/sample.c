@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "support/sample.h"
+
+#include "support/archive_out.h"
+#include "support/catalog_out.h"
+#include "support/item_out.h"
+#include "support/metadata_out.h"
+#include "support/test.h"
+
+#include <string.h>
+
+enum { HALF = SAMPLE_SIZE / 2 };
+
+static const char *const data_names[2] = { "__0_0.distcp", "__1_0.distcp" };
+
+unsigned char sample_byte(unsigned char first, unsigned index)
+{
+	return (unsigned char)(first + index + index / 251);
+}
+
+static struct box half_box(unsigned rank)
+{
+	return BOX2(32 * rank, 0, 32, 64);
+}
+
+/* The items of one rank: its half of "w", and "s" or "o". */
+static void write_items(const struct folder *folder, unsigned rank,
+			unsigned char first, uint64_t *ret_half,
+			uint64_t *ret_other)
+{
+	static const uint64_t size[2] = { 32, 64 };
+	struct item_spec spec = item_spec_make(DTYPE_F32, 2, size);
+	static unsigned char bytes[HALF];
+	struct array out = { .data = NULL };
+	unsigned i;
+
+	for (i = 0; i < HALF; i++)
+		bytes[i] = sample_byte(first, rank * HALF + i);
+	spec.storage = bytes;
+	item_out(&out, &spec);
+	*ret_half = out.size;
+	if (rank == 0) {
+		spec = item_spec_make(DTYPE_F32, 0, NULL);
+		item_out(&out, &spec);
+	} else {
+		struct archive archive = { .count = 0 };
+
+		archive_add(&archive, "archive/data.pkl",
+			    "\x80\2}\x8c\2lrG\x3f\xe0\0\0\0\0\0\0s.", 18);
+		archive_end(&archive);
+		put_bytes(&out, archive.out.data, archive.out.size);
+		archive_free(&archive);
+	}
+	*ret_other = out.size - *ret_half;
+	folder_write(folder, data_names[rank], out.data, out.size);
+	array_finish(&out);
+}
+
+static void describe_rank(struct metadata *metadata, unsigned rank,
+			  uint64_t half, uint64_t other)
+{
+	const struct box box = half_box(rank), scalar = { .ndim = 0 };
+	const struct metadata_place place = { data_names[rank], half, other };
+
+	metadata_item(metadata, "w", &box, (struct metadata_place){
+		      data_names[rank], 0, half });
+	if (rank == 0) {
+		metadata_whole(metadata, "s", "float32", &scalar, place);
+	} else {
+		metadata_object(metadata, "o");
+		metadata_item(metadata, "o", NULL, place);
+	}
+}
+
+static void write_metadata(const struct folder *folder, const char *name,
+			   unsigned ranks, const uint64_t sizes[2][2])
+{
+	const struct box shape = BOX2(0, 0, 64, 64);
+	struct metadata metadata = { .protocol = 4 };
+	struct array out = { .data = NULL };
+	unsigned rank;
+
+	metadata_begin(&metadata, "w", "float32", 2, shape.size);
+	for (rank = 0; rank < 2; rank++) {
+		const struct box box = half_box(rank);
+
+		if (ranks & 1u << rank)
+			metadata_chunk(&metadata, &box);
+	}
+	metadata_end(&metadata);
+	for (rank = 0; rank < 2; rank++)
+		if (ranks & 1u << rank)
+			describe_rank(&metadata, rank, sizes[rank][0],
+				      sizes[rank][1]);
+	metadata_finish(&metadata, &out);
+	folder_write(folder, name, out.data, out.size);
+	array_finish(&out);
+}
+
+void sample_write(const struct folder *folder, bool local,
+		  unsigned char first)
+{
+	uint64_t sizes[2][2];
+	unsigned rank;
+
+	for (rank = 0; rank < 2; rank++)
+		write_items(folder, rank, first, &sizes[rank][0],
+			    &sizes[rank][1]);
+	if (!local) {
+		write_metadata(folder, ".metadata", 3, sizes);
+		return;
+	}
+	write_metadata(folder, "__0.metadata", 1, sizes);
+	write_metadata(folder, "__1.metadata", 2, sizes);
+}
+
+int sample_read(const struct checkpoint *checkpoint, const char *name,
+		struct reply *reply)
+{
+	int64_t index = catalog_find_tensor(checkpoint->catalog, name,
+					    strlen(name));
+	struct transfer transfer = {
+		.source = source_file_source(checkpoint->source),
+		.catalog = checkpoint->catalog,
+	};
+	struct box shape;
+
+	if (index < 0)
+		return -1;
+	transfer.entry = catalog_entry(checkpoint->catalog, (uint64_t)index);
+	catalog_shape(checkpoint->catalog, transfer.entry, &shape);
+	transfer.selection = &shape;
+	transfer.size = transfer.entry->size;
+	return transfer_read(&transfer, reply);
+}
+
+void sample_check(const struct reply *reply, unsigned char first)
+{
+	unsigned i, index = 0;
+	size_t j;
+
+	for (i = 0; i < reply->iov_count; i++) {
+		const unsigned char *p = reply->iov[i].iov_base;
+
+		for (j = 0; j < reply->iov[i].iov_len; j++)
+			assert_int_equal(p[j], sample_byte(first, index++));
+	}
+	assert_int_equal(index, SAMPLE_SIZE);
+}
