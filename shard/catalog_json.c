@@ -127,16 +127,19 @@ static int append_shards(const struct catalog *catalog,
 	int error = array_append(out, "[", 1);
 
 	for (i = 0; i < entry->shard_count && !error; i++) {
+		struct json_object *shard;
+
 		catalog_box(catalog, entry, i, &box);
 		if (selection && !box_intersect(&box, selection, &common))
 			continue;
 		if (!first)
 			error = array_append(out, ",", 1);
 		first = false;
-		if (!error)
-			error = append(out, make_shard(catalog,
-				catalog_shard(catalog, entry, i), &box,
-				&failed), failed);
+		if (error)
+			break;
+		shard = make_shard(catalog, catalog_shard(catalog, entry, i),
+				   &box, &failed);
+		error = append(out, shard, failed);
 		if (!error && limit && out->size - start >= limit)
 			error = -E2BIG;
 	}
