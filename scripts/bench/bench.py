@@ -1,0 +1,186 @@
+"""Measures ckptfs and prints a table; run by scripts/bench.sh."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import checkpoints
+from machine import Failed, run
+from rows import ROWS, Bench
+
+
+def arguments():
+    keys = [row.key for row in ROWS]
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench.sh", description="Measure ckptfs: a table of "
+        "ratios of one run, medians of several turns.",
+        epilog="rows: " + " ".join(keys))
+    parser.add_argument("--rows", metavar="KEY,KEY",
+                        help="only these rows (default: all)")
+    parser.add_argument("--repeat", type=int, default=7, metavar="N",
+                        help="turns of each measurement (default: 7)")
+    parser.add_argument("--size", type=int, default=256, metavar="MIB",
+                        help="of the large tensors (default: 256)")
+    parser.add_argument("--store", metavar="DIR",
+                        help="a folder on tmpfs for the checkpoints; what is "
+                        "there already is used, and it stays (default: a "
+                        "temporary one in /dev/shm)")
+    parser.add_argument("--disk", metavar="DIR",
+                        help="a folder on a disk, for the row of that name "
+                        "(default: a temporary one in the build folder)")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write every sample to FILE")
+    parser.add_argument("--markdown", metavar="FILE",
+                        help="write the table to FILE, as in the README")
+    parser.add_argument("--no-torch", action="store_true",
+                        help="make the checkpoints without PyTorch, and "
+                        "leave out the rows that compare with it")
+    parser.add_argument("--program", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--helper", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    wanted = options.rows.split(",") if options.rows else keys
+    unknown = [key for key in wanted if key not in keys]
+    if unknown:
+        parser.error("no such row: %s" % " ".join(unknown))
+    if options.repeat < 1 or options.size % 8 or options.size < 8:
+        parser.error("--repeat must be 1 or more, --size a multiple of 8")
+    options.rows = [row for row in ROWS if row.key in wanted]
+    return options
+
+
+def kind_of(folder):
+    """The type of the file system that holds a folder."""
+    return run("stat", "-f", "-c", "%T", folder).stdout.strip()
+
+
+def about(options):
+    """What the figures depend on."""
+    model = "unknown"
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+    version = subprocess.run([options.program, "--version"],
+                             capture_output=True, text=True).stdout
+    return {"cpu": model, "cpus": len(os.sched_getaffinity(0)),
+            "kernel": platform.release().split("-")[0],
+            "ckptfs": " ".join(version.split("\n")[:1]),
+            "store": kind_of(options.store), "disk": kind_of(options.disk),
+            "torch": options.torch, "repeats": options.repeat,
+            "tensor_mib": options.size}
+
+
+def amount(value, unit):
+    text = "%.1f" % value if unit in ("us", "MiB", "x", "/s") and value < 1000 \
+        else "%.3f" % value if unit == "s" else "%.2f" % value
+    return text + (unit if unit in ("", "x", "/s") else " " + unit)
+
+
+def goal_text(row):
+    if row.goal == 0:
+        return "0" + row.unit
+    unit = row.unit if row.unit in ("", "x", "/s") else " " + row.unit
+    return "%s %g%s" % (">=" if row.more_is_better else "<=", row.goal, unit)
+
+
+HEADING = """\
+{cpus} x {cpu}, Linux {kernel}, {ckptfs}; store on {store}, disk row on {disk};
+tensors of {tensor_mib} MiB; medians of {repeats}.
+
+| row | measured | goal | |
+| --- | --- | --- | --- |
+"""
+
+
+def write_markdown(path, machine, results):
+    with open(path, "w") as file:
+        file.write(HEADING.format(**machine))
+        for row, result in results:
+            measured = amount(result["measured"], row.unit) \
+                if "measured" in result else "-"
+            file.write("| %s | %s | %s | %s |\n" % (
+                row.title, measured, goal_text(row),
+                result.get("detail", "not measured")))
+
+
+def print_line(title, measured, goal, met, detail):
+    print("%-47s %10s  %-10s %-4s %s" % (title, measured, goal, met, detail),
+          flush=True)
+
+
+def measure(bench, row, options):
+    """The result as a dictionary, after a line of the table is printed."""
+    record = {"key": row.key, "row": row.title, "goal": row.goal,
+              "unit": row.unit}
+    if row.needs_torch and not options.torch:
+        print_line(row.title, "-", goal_text(row), "-",
+                   "left out: PyTorch is not installed or not wanted")
+        return dict(record, left_out="no PyTorch")
+    try:
+        if row.key == "disk" and kind_of(bench.disk) in ("tmpfs", "ramfs"):
+            raise Failed("%s is not on a disk; try --disk" % bench.disk)
+        checkpoints.make(bench.store, row.needs, options.size, options.torch)
+        result = row.measure(bench)
+    except (Failed, OSError, subprocess.SubprocessError) as error:
+        print_line(row.title, "failed", goal_text(row), "-", error)
+        return dict(record, error=str(error))
+    met = row.met(round(result.value, 3))
+    print_line(row.title, amount(result.value, result.unit), goal_text(row),
+               "yes" if met else "NO", result.detail)
+    return dict(record, measured=result.value, met=met, detail=result.detail,
+                samples=result.samples)
+
+
+def bench_in(options, point):
+    machine = about(options)
+    print("%(cpus)d x %(cpu)s, Linux %(kernel)s, %(ckptfs)s" % machine)
+    print("store on %(store)s, disk row on %(disk)s; tensors of "
+          "%(tensor_mib)d MiB; medians of %(repeats)d" % machine)
+    print()
+    print_line("row", "measured", "goal", "met", "")
+    bench = Bench(options.program, options.helper, options.store,
+                  options.disk, point, options.repeat, options.size)
+    results = [measure(bench, row, options) for row in options.rows]
+    if options.markdown:
+        write_markdown(options.markdown, machine, zip(options.rows, results))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"machine": machine, "rows": results}, file, indent=1)
+            file.write("\n")
+    return 1 if any("error" in result for result in results) else 0
+
+
+def main():
+    options = arguments()
+    options.torch = not options.no_torch and checkpoints.has_torch()
+    temporary = []
+    if options.store is None:
+        options.store = tempfile.mkdtemp(prefix="ckptfs-bench-",
+                                         dir="/dev/shm")
+        temporary.append(options.store)
+    if options.disk is None:
+        options.disk = tempfile.mkdtemp(prefix="bench-", dir=options.build)
+        temporary.append(options.disk)
+    options.store = pathlib.Path(options.store).resolve()
+    options.disk = pathlib.Path(options.disk).resolve()
+    point = pathlib.Path(tempfile.mkdtemp(prefix="ckptfs-bench-mnt-"))
+    try:
+        for folder in (options.store, options.disk):
+            folder.mkdir(parents=True, exist_ok=True)
+        return bench_in(options, point)
+    finally:
+        if os.path.ismount(point):
+            subprocess.run(["fusermount3", "-uz", str(point)])
+        point.rmdir()
+        for folder in temporary:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

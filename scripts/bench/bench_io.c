@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the benchmark needs from C:
+ *
+ *   bench_io drop FILE...       drops the page cache of the files; fails if a
+ *                               page stays
+ *   bench_io open FILE COUNT    opens, reads whole and closes FILE, COUNT
+ *                               times; prints nanoseconds per time
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static int fail(const char *what)
+{
+	perror(what);
+	return 1;
+}
+
+/* Pages of the file that are in the page cache, -1 for an error. */
+static long resident_pages(int fd, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t count = (size + page - 1) / page;
+	unsigned char *there;
+	void *map;
+	long resident = 0;
+	size_t i;
+
+	if (size == 0)
+		return 0;
+	map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -1;
+	there = calloc(count, 1);
+	if (there == NULL || mincore(map, size, there) < 0)
+		resident = -1;
+	for (i = 0; resident >= 0 && i < count; i++)
+		resident += there[i] & 1;
+	free(there);
+	munmap(map, size);
+	return resident;
+}
+
+static int drop(const char *path)
+{
+	struct stat status;
+	long resident = -1;
+	int fd, tries;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fail(path);
+	if (fstat(fd, &status) < 0) {
+		close(fd);
+		return fail(path);
+	}
+	/* Dirty pages stay; a file that cannot be synced has none. Pages on
+	 * the way to a list of the kernel stay at the first try. */
+	(void)fsync(fd);
+	for (tries = 0; tries < 3 && resident != 0; tries++) {
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		resident = resident_pages(fd, (size_t)status.st_size);
+	}
+	close(fd);
+	if (resident != 0) {
+		fprintf(stderr, "%s: %ld pages stay in the page cache\n", path,
+			resident);
+		return 1;
+	}
+	return 0;
+}
+
+static int open_loop(const char *path, long count)
+{
+	static char buffer[1 << 20];
+	struct timespec start, end;
+	long i;
+	int fd;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (i = 0; i < count; i++) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return fail(path);
+		if (read(fd, buffer, sizeof(buffer)) <= 0)
+			return fail(path);
+		close(fd);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	printf("%.1f\n", ((double)(end.tv_sec - start.tv_sec) * 1e9 +
+			  (double)(end.tv_nsec - start.tv_nsec)) /
+				 (double)count);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int i, status = 0;
+
+	if (argc >= 3 && strcmp(argv[1], "drop") == 0) {
+		for (i = 2; i < argc; i++)
+			status |= drop(argv[i]);
+		return status;
+	}
+	if (argc == 4 && strcmp(argv[1], "open") == 0 && atol(argv[3]) > 0)
+		return open_loop(argv[2], atol(argv[3]));
+	fprintf(stderr, "usage: bench_io drop FILE... | open FILE COUNT\n");
+	return 2;
+}
