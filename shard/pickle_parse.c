@@ -560,6 +560,11 @@ int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (pickle->memory == MAP_FAILED)
 			pickle->memory = NULL;
+		/* Half of the time of a large pickle would go into faults;
+		 * where there are no huge pages, it does. */
+		else
+			madvise(pickle->memory, pickle->memory_size,
+				MADV_HUGEPAGE);
 	}
 	if (!pickle->memory)
 		return fault_set(fault, -ENOMEM, 0, "out of memory");
