@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -92,6 +93,17 @@ static void wake_spare(struct mount *mount)
 		}
 }
 
+/* Only reads take long enough for somebody else to be worth waking. */
+static bool is_read(const struct fuse_buf *buffer)
+{
+	struct fuse_in_header header;
+
+	if (buffer->flags & FUSE_BUF_IS_FD || buffer->size < sizeof(header))
+		return false;
+	memcpy(&header, buffer->mem, sizeof(header));
+	return header.opcode == FUSE_READ;
+}
+
 /* Receive and serve one request. False: there will be no more. */
 static bool serve_one(struct mount *mount, struct fuse_buf *buffer)
 {
@@ -105,7 +117,8 @@ static bool serve_one(struct mount *mount, struct fuse_buf *buffer)
 		return true;
 	if (size <= 0)
 		return false;
-	if (atomic_load(&mount->asleep) > 0 && more_is_waiting(mount))
+	if (is_read(buffer) && atomic_load(&mount->asleep) > 0 &&
+	    more_is_waiting(mount))
 		wake_spare(mount);
 	fuse_session_process_buf(mount->session, buffer);
 	return !fuse_session_exited(mount->session);

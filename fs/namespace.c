@@ -449,8 +449,12 @@ int namespace_attribute(struct namespace *ns, uint64_t inode, const char *name,
 			struct array *out)
 {
 	struct place place;
-	int error = nodes_find(&ns->nodes, inode, &place);
+	int error;
 
+	/* `ls -l` asks for two that nobody has, of each file. */
+	if (!view_is_attribute(name))
+		return -ENODATA;
+	error = nodes_find(&ns->nodes, inode, &place);
 	if (error)
 		return error;
 	if (place.what != PLACE_FILE)

@@ -156,6 +156,11 @@ static size_t attribute_count(const struct view_file *file)
 	       sizeof(attribute_names) / sizeof(attribute_names[0]);
 }
 
+bool view_is_attribute(const char *name)
+{
+	return strncmp(name, attribute_names[0], PREFIX_SIZE) == 0;
+}
+
 static int append_text(struct array *out, const char *text)
 {
 	return array_append(out, text, strlen(text));

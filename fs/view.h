@@ -49,6 +49,9 @@ size_t view_header(const struct catalog *catalog, const struct view_file *file,
 uint64_t view_data_size(const struct catalog *catalog,
 			const struct view_file *file);
 
+/* Is @name one of ours at all? */
+bool view_is_attribute(const char *name);
+
 /*
  * The value of the extended attribute @name (with "user.ckptfs.") of @file,
  * appended to @out. 0, -ENODATA, -E2BIG beyond 64 KiB, -ENOMEM.
