@@ -69,7 +69,8 @@ struct catalog_file {
 struct catalog {
 	uint64_t magic;
 	uint64_t size;			/* of the blob, bytes */
-	uint64_t hash[2];		/* XXH3-128 of all behind this field */
+	uint64_t hash[2];		/* XXH3-128 of all from the entries to
+					 * the names */
 	uint64_t seed;			/* of the hash tables */
 	uint64_t tensor_count, object_count, shard_count, file_count;
 	uint64_t entries, shards, files, dims, names;

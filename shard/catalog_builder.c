@@ -487,7 +487,6 @@ static void plan_layout(const struct catalog_builder *builder,
 int catalog_builder_finish(struct catalog_builder *builder,
 			   struct catalog **ret_catalog)
 {
-	const size_t hashed = offsetof(struct catalog, seed);
 	struct catalog header, *catalog;
 	XXH128_hash_t hash;
 
@@ -509,7 +508,8 @@ int catalog_builder_finish(struct catalog_builder *builder,
 	fill_slots(catalog, (void *)((char *)catalog + header.object_slots),
 		   header.object_slot_count, header.tensor_count,
 		   header.object_count);
-	hash = XXH3_128bits((char *)catalog + hashed, header.size - hashed);
+	hash = XXH3_128bits((char *)catalog + header.entries,
+			    header.tensor_slots - header.entries);
 	catalog->hash[0] = hash.low64;
 	catalog->hash[1] = hash.high64;
 	*ret_catalog = catalog;

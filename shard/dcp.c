@@ -44,7 +44,8 @@ struct reader {
 	struct pickle *pickles;
 	unsigned file_count, bad;
 	uint64_t seed;				/* of the hash tables */
-	uint64_t shard_budget;			/* shards that may still come */
+	uint64_t budget;			/* shards and tensors that may
+						 * still come */
 	unsigned tensor_file;			/* that began the tensor at hand:
 						 * the builder's faults are in it */
 	struct array items, names;		/* struct item, named */
@@ -327,6 +328,17 @@ static int resolve_item(struct reader *r, const struct item *item,
 	return 0;
 }
 
+/* Pay for a shard or tensor of @ndim axes. */
+static bool spend(struct reader *r, unsigned ndim)
+{
+	uint64_t cost = 1 + ndim / 4;
+
+	if (cost > r->budget)
+		return false;
+	r->budget -= cost;
+	return true;
+}
+
 static int read_chunk(struct reader *r, const struct named *named,
 		      struct pickle_value chunk, unsigned ndim)
 {
@@ -345,7 +357,7 @@ static int read_chunk(struct reader *r, const struct named *named,
 	    box.ndim != ndim || sizes_ndim != ndim ||
 	    !dcp_tuple(p, offsets, &offsets))
 		return bad(r, named->file, chunk, "bad shard", &named->name);
-	if (r->shard_budget-- == 0)
+	if (!spend(r, ndim))
 		return bad(r, named->file, chunk,
 			   "more shards than the metadata has room for",
 			   &named->name);
@@ -417,6 +429,10 @@ static int begin_tensor(struct reader *r, const struct named *named,
 		return bad(r, named->file, named->value,
 			   error == -E2BIG ? "tensor of more than 32 axes" :
 			   "bad size of a tensor", &named->name);
+	if (!spend(r, tensor->shape.ndim))
+		return bad(r, named->file, named->value,
+			   "more tensors than the metadata has room for",
+			   &named->name);
 	for (i = 0; i < tensor->shape.ndim; i++)
 		tensor->shape.offset[i] = 0;
 	r->bad = r->tensor_file = named->file;
@@ -529,7 +545,7 @@ int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 		return no_memory(&r);
 	for (; r.file_count < count && !error; r.file_count++) {
 		r.bad = r.file_count;
-		r.shard_budget += files[r.file_count].size / LIMIT_SHARD_COST;
+		r.budget += files[r.file_count].size / LIMIT_SHARD_COST;
 		error = pickle_init(&r.pickles[r.file_count],
 				    files[r.file_count].data,
 				    files[r.file_count].size, fault);

@@ -146,7 +146,11 @@ int io_read(int fd, void *buffer, size_t size, uint64_t offset)
 static int read_file(const struct input *input, void *buffer, size_t size,
 		     uint64_t offset)
 {
-	return io_read(input->fd, buffer, size, input->base + offset);
+	int error = io_read(input->fd, buffer, size, input->base + offset);
+
+	if (error && input->failed)
+		*input->failed = error;
+	return error;
 }
 
 static int read_memory(const struct input *input, void *buffer, size_t size,

@@ -55,6 +55,8 @@ struct input {
 	uint64_t size;		/* bytes */
 	uint64_t base;		/* offset of byte 0 in its file */
 	int fd;			/* borrowed; of input_file */
+	int *failed;		/* borrowed, may be NULL: gets the -errno of a
+				 * read that failed, which is no damage */
 	const void *data;	/* borrowed; of input_memory */
 };
 

@@ -14,8 +14,9 @@
 /*
  * Read the item in @input, which must hold the elements of @shard as @dtype.
  * 0 with @ret_layout (its offset counted in the file of @input), or with
- * @fault filled: -EIO for damage or contradictions to the metadata,
- * -EOPNOTSUPP for a form that ckptfs does not read, -E2BIG, -ENOMEM.
+ * @fault filled: -EIO for damage or contradictions to the metadata, -EBADMSG
+ * for a bad pickle, -EOPNOTSUPP for a form that ckptfs does not read, -E2BIG,
+ * -ENOMEM, or what reading gave.
  */
 int item_layout(const struct input *input, enum dtype dtype,
 		const struct box *shard, struct layout *ret_layout,

@@ -44,8 +44,9 @@
  * objects may share one dict of them, which is searched for each. */
 #define LIMIT_ATTRIBUTES 64
 
-/* Bytes of metadata for one shard of it: real ones have 140, and a list that
- * many tensors share would make many out of a few. */
+/* Bytes of metadata for one shard or tensor of it and again for each 4 axes:
+ * real ones have over 100, and a list of shards that many tensors share would
+ * make many out of a few. */
 #define LIMIT_SHARD_COST 8
 
 /* Bytes of the name of a type: "float8_e4m3fnuz" has 15. */
@@ -80,9 +81,9 @@
 /* Tensors, objects, shards and files of one checkpoint: 32-bit indices. */
 #define LIMIT_COUNT ((uint64_t)1 << 31)
 
-/* Shards that a hole or an overlap may cost us to find: comparisons of two
- * boxes, about a second of work. Meshes of 10^5 shards stay far below. */
-#define LIMIT_TILE_STEPS ((uint64_t)1 << 28)
+/* Comparisons of two boxes that an overlap may cost us to find: about a second
+ * of work. A mesh of 96 x 8 x 64 shards needs 2^24. */
+#define LIMIT_TILE_STEPS ((uint64_t)1 << 26)
 
 /* Boxes that tensors.json names as the holes of one tensor; beyond, it names
  * the whole tensor, within which they lie. */

@@ -89,11 +89,12 @@ static int item_input(const struct file *file,
 static int read_layout(const struct plan *plan, const struct box *box,
 		       const struct catalog_shard *shard,
 		       const struct file *file, struct layout *ret,
-		       struct fault *fault)
+		       struct fault *fault, int *ret_failed)
 {
 	struct input input;
 	int error = item_input(file, shard, &input);
 
+	input.failed = ret_failed;
 	if (error)
 		return fault_set(fault, error, shard->offset,
 				 "stored item ends beyond the end of the file");
@@ -140,12 +141,14 @@ static int learn(struct source_file *s, const struct plan *plan,
 	struct fault fault = { .error = 0 };
 	struct layout layout;
 	uint64_t made, expected = UNKNOWN;
-	int error = read_layout(plan, box, shard, file, &layout, &fault);
+	int failed = 0;
+	int error = read_layout(plan, box, shard, file, &layout, &fault,
+				&failed);
 
 	/* Bytes of a file that changed meanwhile say nothing. */
 	if (files_check(s->files, shard->file))
 		return -ESTALE;
-	if (error && !is_lasting(error))
+	if (failed || (error && !is_lasting(error)))
 		return error;
 	made = error ? (uint64_t)-error << 2 | BAD : pack_layout(box, &layout);
 	if (made == UNKNOWN)
