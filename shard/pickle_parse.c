@@ -16,8 +16,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Beyond these a region is reserved by mmap and touched as needed. */
+/* Beyond this a region is reserved by mmap and touched as needed, */
 static const size_t heap_size_max = 256 * KIB;
+/* and beyond this in huge pages: a checkpoint may have many small pickles. */
+static const size_t huge_size_min = 128 * MIB;
 
 struct machine {
 	struct pickle *pickle;
@@ -539,6 +541,17 @@ static int run(struct machine *m)
 	return error;
 }
 
+/* The memo and the stack have served. */
+static void drop_machine(const struct machine *m)
+{
+	const uintptr_t page = 4096;
+	uintptr_t begin = ((uintptr_t)m->memo + page - 1) & ~(page - 1);
+	uintptr_t end = (uintptr_t)m->pickle->memory + m->pickle->memory_size;
+
+	if (begin < end)
+		madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 		struct fault *fault)
 {
@@ -562,7 +575,7 @@ int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 			pickle->memory = NULL;
 		/* Half of the time of a large pickle would go into faults;
 		 * where there are no huge pages, it does. */
-		else
+		else if (pickle->memory_size >= huge_size_min)
 			madvise(pickle->memory, pickle->memory_size,
 				MADV_HUGEPAGE);
 	}
@@ -576,6 +589,8 @@ int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 	error = run(&m);
 	if (error)
 		pickle_finish(pickle);
+	else if (pickle->memory_size > heap_size_max)
+		drop_machine(&m);
 	return error;
 }
 
