@@ -128,7 +128,8 @@ static bool is_current(struct live *live, int fd)
 	       checkpoint_is_current(live->checkpoint, &live->cursor);
 }
 
-static void look_locked(struct namespace *ns, struct folder *folder)
+/* Returns what is to be retired, with a reference, or NULL. */
+static struct live *look_locked(struct namespace *ns, struct folder *folder)
 {
 	struct live *live = nodes_live(&ns->nodes, folder), *old = NULL;
 	struct checkpoint *checkpoint = NULL;
@@ -146,12 +147,12 @@ static void look_locked(struct namespace *ns, struct folder *folder)
 			 here(folder->path));
 	if (checkpoint)
 		log_hidden(ns, folder);
-	retire(ns, old);
 put_live:
 	if (live)
 		nodes_put_live(&ns->nodes, live);
 	if (fd >= 0)
 		close(fd);
+	return old;
 }
 
 static bool is_stale(struct namespace *ns, struct folder *folder)
@@ -168,14 +169,18 @@ static bool is_stale(struct namespace *ns, struct folder *folder)
 
 void namespace_look(struct namespace *ns, struct folder *folder)
 {
+	struct live *old = NULL;
 	uint64_t now = now_ms();
 
 	pthread_mutex_lock(&folder->look_lock);
 	if (folder->looked_ms == 0 ||
 	    now - folder->looked_ms >= LOOK_INTERVAL_MS ||
 	    is_stale(ns, folder)) {
-		look_locked(ns, folder);
+		old = look_locked(ns, folder);
 		folder->looked_ms = now_ms();
 	}
 	pthread_mutex_unlock(&folder->look_lock);
+	/* Dropping pages waits for reads of them, which may be waiting for a
+	 * thread that wants the lock. */
+	retire(ns, old);
 }
