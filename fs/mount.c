@@ -388,12 +388,17 @@ destroy_mount:
 
 int mount_attach(struct mount *mount)
 {
-	char *path = realpath(mount->path, NULL);
-	char *source = realpath(mount->source, NULL);
+	char *path = NULL, *source = NULL;
 	struct stat status;
 	int error = 0;
 
-	if (!path || !source || stat(path, &status) < 0)
+	if (stat(mount->path, &status) < 0)
+		return -errno;
+	path = realpath(mount->path, NULL);
+	if (!path)
+		return -errno;
+	source = realpath(mount->source, NULL);
+	if (!source)
 		error = -errno;
 	else if (!S_ISDIR(status.st_mode))
 		error = -ENOTDIR;

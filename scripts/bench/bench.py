@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import checkpoints
 from machine import Failed, run
@@ -60,6 +61,18 @@ def kind_of(folder):
     return run("stat", "-f", "-c", "%T", folder).stdout.strip()
 
 
+def busy_share():
+    """Of all processors, over one second of doing nothing here."""
+    def ticks():
+        line = pathlib.Path("/proc/stat").read_text().split("\n")[0]
+        fields = [int(word) for word in line.split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+    all_before, idle_before = ticks()
+    time.sleep(1)
+    all_after, idle_after = ticks()
+    return 1 - (idle_after - idle_before) / (all_after - all_before)
+
+
 def about(options):
     """What the figures depend on."""
     model = "unknown"
@@ -70,7 +83,7 @@ def about(options):
                              capture_output=True, text=True).stdout
     return {"cpu": model, "cpus": len(os.sched_getaffinity(0)),
             "kernel": platform.release().split("-")[0],
-            "ckptfs": " ".join(version.split("\n")[:1]),
+            "busy": busy_share(), "ckptfs": version.split("\n")[0],
             "store": kind_of(options.store), "disk": kind_of(options.disk),
             "torch": options.torch, "repeats": options.repeat,
             "tensor_mib": options.size}
@@ -142,6 +155,9 @@ def bench_in(options, point):
     print("%(cpus)d x %(cpu)s, Linux %(kernel)s, %(ckptfs)s" % machine)
     print("store on %(store)s, disk row on %(disk)s; tensors of "
           "%(tensor_mib)d MiB; medians of %(repeats)d" % machine)
+    if machine["busy"] > 0.05:
+        print("other programs take %.0f %% of the processors: do not trust "
+              "what follows" % (100 * machine["busy"]))
     print()
     print_line("row", "measured", "goal", "met", "")
     bench = Bench(options.program, options.helper, options.store,

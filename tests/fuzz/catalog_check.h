@@ -6,7 +6,7 @@
 #include "shard/catalog.h"
 
 /* Beyond these a catalog is looked at only in part, to stay fast. */
-enum { CHECK_ENTRIES = 64, CHECK_SHARDS = 64, CHECK_ELEMENTS = 512 };
+enum { CHECK_ENTRIES = 64, CHECK_SHARDS = 32, CHECK_ELEMENTS = 256 };
 
 /* Abort unless names are found, boxes lie inside of their tensors, the text
  * of every tensor is JSON, and plans cover exactly what they were asked for. */
