@@ -66,4 +66,9 @@ int64_t pickle_decode_long(const unsigned char *p, unsigned size);
  * word holds the last. 0: @bits has no items of that sort. */
 uint64_t pickle_items_word(const struct pickle *pickle, uint64_t bits);
 
+/* Memory of pickle->memory_size bytes, NULL when there is none; and letting go
+ * of what lies behind the arena, when parsing is done. */
+void pickle_reserve(struct pickle *pickle);
+void pickle_trim(const struct pickle *pickle, const uint64_t *end_of_arena);
+
 #endif

@@ -12,14 +12,7 @@
 #include "shard/limits.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-/* Beyond this a region is reserved by mmap and touched as needed, */
-static const size_t heap_size_max = 256 * KIB;
-/* and beyond this in huge pages: a checkpoint may have many small pickles. */
-static const size_t huge_size_min = 128 * MIB;
 
 struct machine {
 	struct pickle *pickle;
@@ -541,17 +534,6 @@ static int run(struct machine *m)
 	return error;
 }
 
-/* The memo and the stack have served. */
-static void drop_machine(const struct machine *m)
-{
-	const uintptr_t page = 4096;
-	uintptr_t begin = ((uintptr_t)m->memo + page - 1) & ~(page - 1);
-	uintptr_t end = (uintptr_t)m->pickle->memory + m->pickle->memory_size;
-
-	if (begin < end)
-		madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
 int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 		struct fault *fault)
 {
@@ -565,20 +547,7 @@ int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 	limit = (LIMIT_PICKLE_FACTOR * size + LIMIT_PICKLE_SLACK) /
 		sizeof(uint64_t);
 	pickle->memory_size = (limit + 2 * (size + 1)) * sizeof(uint64_t);
-	if (pickle->memory_size <= heap_size_max) {
-		pickle->memory = malloc(pickle->memory_size);
-	} else {
-		pickle->memory = mmap(NULL, pickle->memory_size,
-			PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (pickle->memory == MAP_FAILED)
-			pickle->memory = NULL;
-		/* Half of the time of a large pickle would go into faults;
-		 * where there are no huge pages, it does. */
-		else if (pickle->memory_size >= huge_size_min)
-			madvise(pickle->memory, pickle->memory_size,
-				MADV_HUGEPAGE);
-	}
+	pickle_reserve(pickle);
 	if (!pickle->memory)
 		return fault_set(fault, -ENOMEM, 0, "out of memory");
 	pickle->arena = pickle->memory;
@@ -589,18 +558,7 @@ int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 	error = run(&m);
 	if (error)
 		pickle_finish(pickle);
-	else if (pickle->memory_size > heap_size_max)
-		drop_machine(&m);
-	return error;
-}
-
-void pickle_finish(struct pickle *pickle)
-{
-	if (!pickle->memory)
-		return;
-	if (pickle->memory_size <= heap_size_max)
-		free(pickle->memory);
 	else
-		munmap(pickle->memory, pickle->memory_size);
-	pickle->memory = NULL;
+		pickle_trim(pickle, m.memo);
+	return error;
 }
