@@ -261,7 +261,9 @@ def open_read_close(bench):
                 done = run(bench.helper, "open", path, count)
                 times[key].append(float(done.stdout) / 1000)
     return Result(median(times["mount"]), "us",
-                  "tmpfs %.2f us" % median(times["plain"]), times)
+                  "from %.1f to %.1f us; tmpfs %.2f us"
+                  % (min(times["mount"]), max(times["mount"]),
+                     median(times["plain"])), times)
 
 
 def idle(bench):
