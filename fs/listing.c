@@ -205,7 +205,7 @@ static int list_object(struct listing *listing, uint64_t position, bool nowait,
 	if (!file->json)
 		return 0;
 	error = live_json_size(listing->live, entry, nowait, &size);
-	/* Not plain data: the entry is left out, see namespace_list. */
+	/* Not plain data: the entry is left out, see listing_next. */
 	return error == -ENOENT ? -EOPNOTSUPP : error;
 }
 
@@ -233,18 +233,16 @@ static int list_file(struct listing *listing, uint64_t position, bool nowait,
 	listed->type = S_IFREG;
 	listed->has_status = true;
 	listed->live = live;
-	listed->immutable = true;
 	listed->next = position + 1;
 	return 0;
 }
 
-int namespace_list(struct namespace *ns, struct listing *listing,
-		   uint64_t position, bool nowait, struct listed *ret_listed)
+int listing_next(struct listing *listing, uint64_t position, bool nowait,
+		 struct listed *ret_listed)
 {
 	const struct listed *entries = (const void *)listing->entries.data;
 	int error;
 
-	(void)ns;
 	if (!listing->live) {
 		if (position >= listing->entries.size / sizeof(*entries))
 			return -ENOENT;

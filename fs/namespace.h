@@ -105,7 +105,6 @@ struct listed {
 	struct stat status;
 	struct live *live;	/* to hold when the kernel takes the entry */
 	uint64_t next;		/* position behind this entry */
-	bool immutable;
 };
 
 int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
@@ -115,8 +114,8 @@ bool listing_is_immutable(const struct listing *listing);
 
 /* The entry at @position, 0 the first. 0, -ENOENT at the end, -EAGAIN, or
  * -errno. */
-int namespace_list(struct namespace *ns, struct listing *listing,
-		   uint64_t position, bool nowait, struct listed *ret_listed);
+int listing_next(struct listing *listing, uint64_t position, bool nowait,
+		 struct listed *ret_listed);
 
 /* ---- for handle.c and listing.c ------------------------------------------ */
 

@@ -363,8 +363,7 @@ static int list(const struct call *call, bool nowait, uint64_t position,
 		listed->next = position + 1;
 		return 0;
 	}
-	error = namespace_list(call->ops->ns, call->handle, position - 2,
-			       nowait, listed);
+	error = listing_next(call->handle, position - 2, nowait, listed);
 	listed->next += 2;
 	return error;
 }

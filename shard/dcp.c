@@ -33,8 +33,8 @@ struct named {
 	uint32_t file;		/* index of the metadata file */
 	uint32_t next;		/* index + 1 of the same name's in a later
 				 * file; 0: none */
-	uint32_t last;		/* of the first: index + 1 of the last one */
-	bool first;		/* the first of its name */
+	uint32_t last;		/* of the first of its name: index + 1 of the
+				 * last; 0: it is not the first */
 };
 
 struct reader {
@@ -254,7 +254,6 @@ static int index_names(struct reader *r)
 
 		if (!*slot) {
 			*slot = names[i].last = (uint32_t)(i + 1);
-			names[i].first = true;
 			continue;
 		}
 		first = &names[*slot - 1];
@@ -559,7 +558,7 @@ int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 	names = (const void *)r.names.data;
 	name_count = r.names.size / sizeof(*names);
 	for (i = 0; i < name_count && !error; i++)
-		if (names[i].first)
+		if (names[i].last)
 			error = read_entry(&r, &names[i]);
 	if (error)
 		*ret_bad = r.bad;

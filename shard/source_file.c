@@ -271,7 +271,6 @@ static int gather_piece(struct source_file *s, const struct plan *plan,
 		.flags = layout->flags,
 	};
 
-	(void)s;
 	if (!gather.target || !gather.scratch)
 		return -ENOMEM;
 	/* A pread may block, on a store that is not in memory. */
