@@ -282,7 +282,7 @@ static int read_tensor(struct handle *handle, uint64_t size, uint64_t offset,
 {
 	struct checkpoint *checkpoint = handle->live->checkpoint;
 	struct transfer transfer = {
-		.source = source_file_source(checkpoint->source),
+		.source = checkpoint_source(checkpoint),
 		.catalog = checkpoint->catalog,
 		.entry = catalog_entry(checkpoint->catalog,
 				       handle->file.entry),

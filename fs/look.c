@@ -74,8 +74,10 @@ static void log_hidden(const struct namespace *ns, const struct folder *folder)
 }
 
 /* The checkpoint that is in @fd now, if it is one that can be read. */
-static struct checkpoint *open_checkpoint(struct folder *folder, int fd)
+static struct checkpoint *open_checkpoint(const struct namespace *ns,
+					  struct folder *folder, int fd)
 {
+	struct checkpoint_options options = { .cache = ns->cache };
 	struct checkpoint_report *report = malloc(sizeof(*report));
 	struct checkpoint *checkpoint = NULL;
 	uint64_t signature = checkpoint_signature(fd);
@@ -84,7 +86,8 @@ static struct checkpoint *open_checkpoint(struct folder *folder, int fd)
 	if (!report || signature == 0 || signature == folder->refused)
 		goto free_report;
 	for (tries = 0; tries < 3 && error == -ESTALE; tries++)
-		error = checkpoint_open(fd, &checkpoint, report);
+		error = checkpoint_open(fd, &options, &checkpoint,
+					report);
 	folder->refused = 0;
 	/* Gone, or still changing: the next look will see. */
 	if (error == -ENOENT || error == -ESTALE)
@@ -140,7 +143,7 @@ static struct live *look_locked(struct namespace *ns, struct folder *folder)
 	if (fd >= 0 && is_current(live, fd))
 		goto put_live;
 	if (fd >= 0)
-		checkpoint = open_checkpoint(folder, fd);
+		checkpoint = open_checkpoint(ns, folder, fd);
 	if ((checkpoint || live) &&
 	    nodes_set_live(&ns->nodes, folder, checkpoint, &old))
 		log_line(LOG_LEVEL_ERROR, "%s: out of memory",
@@ -162,7 +165,7 @@ static bool is_stale(struct namespace *ns, struct folder *folder)
 
 	if (!live)
 		return false;
-	stale = source_file_is_stale(live->checkpoint->source);
+	stale = checkpoint_is_stale(live->checkpoint);
 	nodes_put_live(&ns->nodes, live);
 	return stale;
 }

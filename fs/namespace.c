@@ -493,8 +493,10 @@ int namespace_init(struct namespace *ns, const char *path)
 	ns->in_memory = fstatfs(ns->root, &status) == 0 &&
 			(status.f_type == TMPFS_MAGIC ||
 			 status.f_type == RAMFS_MAGIC);
-	error = nodes_init(&ns->nodes);
+	ns->cache = decoded_cache_create(GIB);
+	error = ns->cache ? nodes_init(&ns->nodes) : -ENOMEM;
 	if (error) {
+		decoded_cache_destroy(ns->cache);
 		close(ns->root);
 		return error;
 	}
@@ -509,5 +511,6 @@ void namespace_finish(struct namespace *ns)
 	handle_close_all(ns);
 	listing_close_all(ns);
 	nodes_finish(&ns->nodes);
+	decoded_cache_destroy(ns->cache);
 	close(ns->root);
 }

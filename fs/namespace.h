@@ -24,6 +24,7 @@ struct namespace {
 	int root;		/* owned: the store's folder */
 	bool in_memory;		/* the store is a tmpfs: never blocks */
 	struct nodes nodes;
+	struct decoded_cache *cache;	/* owned */
 	/* What is open; guarded by the lock of the nodes. */
 	LIST_HEAD(, handle) handles;
 	LIST_HEAD(, listing) listings;

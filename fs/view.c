@@ -233,11 +233,11 @@ int view_object_json(const struct checkpoint *checkpoint, uint64_t entry,
 	const struct catalog *catalog = checkpoint->catalog;
 	int error;
 
-	error = source_file_item(checkpoint->source,
-				 catalog_shard(catalog,
-					       catalog_entry(catalog, entry),
-					       0),
-				 print_object, out);
+	error = checkpoint_item(checkpoint,
+				catalog_shard(catalog,
+					      catalog_entry(catalog, entry),
+					      0),
+				print_object, out);
 	/* An item that cannot be read has no plain data to show. */
 	return error == -EIO ? -EOPNOTSUPP : error;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/catalog.h"
 
+#include "shard/bytes.h"
 #include "shard/name.h"
 
 #include <string.h>
@@ -29,6 +30,19 @@ const struct catalog_file *catalog_file(const struct catalog *catalog,
 					uint64_t index)
 {
 	return (const struct catalog_file *)at(catalog, catalog->files) + index;
+}
+
+const char *catalog_transforms(const struct catalog *catalog,
+			       const struct catalog_shard *shard,
+			       size_t *ret_size)
+{
+	const struct catalog_transform *transforms =
+		at(catalog, catalog->transforms);
+	const struct catalog_transform *transform =
+		&transforms[shard->flags >> CATALOG_TRANSFORM_SHIFT];
+
+	*ret_size = transform->text_size;
+	return catalog_text(catalog, transform->text);
 }
 
 const char *catalog_text(const struct catalog *catalog, uint64_t offset)
@@ -66,11 +80,88 @@ void catalog_shape(const struct catalog *catalog,
 	load(catalog, entry, 0, ret_box->size);
 }
 
+void catalog_written_shape(const struct catalog *catalog,
+			   const struct catalog_entry *entry,
+			   struct box *ret_box)
+{
+	catalog_shape(catalog, entry, ret_box);
+	if (entry->flags & CATALOG_PACKED)
+		load(catalog, entry, entry->ndim, ret_box->size);
+}
+
+bool catalog_select(const struct catalog *catalog,
+		    const struct catalog_entry *entry,
+		    const struct box *written, struct box *ret_box)
+{
+	unsigned bits = dtype_info(entry->dtype)->bits, axis = entry->ndim;
+	struct box shape, whole;
+
+	*ret_box = *written;
+	if (!(entry->flags & CATALOG_PACKED) || axis == 0)
+		return true;
+	catalog_shape(catalog, entry, &shape);
+	catalog_written_shape(catalog, entry, &whole);
+	axis--;
+	ret_box->offset[axis] = written->offset[axis] * bits / 8;
+	ret_box->size[axis] = written->size[axis] * bits / 8;
+	if (shape.size[axis] * 8 == whole.size[axis] * bits)
+		return written->offset[axis] * bits % 8 == 0 &&
+		       written->size[axis] * bits % 8 == 0;
+	/* Several axes make up the row of bytes: all of them or nothing. */
+	if (written->size[axis] != whole.size[axis])
+		return false;
+	ret_box->offset[axis] = 0;
+	ret_box->size[axis] = shape.size[axis];
+	while (axis-- > 0) {
+		if (shape.size[axis] == whole.size[axis])
+			continue;
+		if (written->size[axis] != whole.size[axis])
+			return false;
+		ret_box->offset[axis] = 0;
+		ret_box->size[axis] = 1;
+	}
+	return true;
+}
+
+size_t catalog_path_size(const struct catalog *catalog,
+			 const struct catalog_entry *entry, unsigned parts)
+{
+	const unsigned char *ends =
+		at(catalog, entry->name + entry->name_size);
+
+	return bytes_u32le(ends + 4 * (parts - 1));
+}
+
+bool catalog_is_below(const struct catalog *catalog,
+		      const struct catalog_entry *entry, const char *key,
+		      size_t key_size)
+{
+	unsigned low = 1, high = entry->depth;
+
+	if (entry->name_size <= key_size ||
+	    memcmp(catalog_text(catalog, entry->name), key, key_size) != 0)
+		return false;
+	/* Parts end in ascending order. */
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+		size_t size = catalog_path_size(catalog, entry, middle);
+
+		if (size == key_size)
+			return true;
+		if (size < key_size)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
 void catalog_box(const struct catalog *catalog,
 		 const struct catalog_entry *entry, uint64_t index,
 		 struct box *ret_box)
 {
-	uint64_t first = (1 + 2 * index) * entry->ndim;
+	uint64_t shapes = entry->flags & CATALOG_PACKED ? 2 : 1;
+	uint64_t first = (shapes + 2 * index) * entry->ndim;
 
 	ret_box->ndim = entry->ndim;
 	load(catalog, entry, first, ret_box->offset);

@@ -3,8 +3,8 @@
  * The sections of the blob grow side by side as arrays, with offsets relative
  * to their section; finish lays them out one behind the other:
  *
- *	catalog | entries: tensors, objects | shards | files | dims |
- *	names | hash slots of the tensors | of the objects
+ *	catalog | entries: tensors, objects | shards | files | transforms |
+ *	dims | names | hash slots of the tensors | of the objects
  *
  * The shards of the tensor at hand wait in `pending` until its end, when all
  * its boxes are known.
@@ -25,11 +25,13 @@ static const uint64_t catalog_magic = UINT64_C(0x31676c6b63747063);
 struct catalog_builder {
 	struct notes *notes;		/* borrowed */
 	struct array tensors, objects;	/* struct catalog_entry */
-	struct array shards, files, dims, names;
+	struct array shards, files, transforms, dims, names;
+	struct catalog_origin origin;
 	struct array file_slots;	/* uint32_t, a hash table */
 	struct shard_list pending;	/* of the tensor at hand */
 	struct catalog_entry tensor;	/* at hand */
 	struct box shape;		/* of it */
+	const uint64_t *written;	/* of it; borrowed until its end */
 	uint64_t source;
 	uint64_t seed;			/* of the hash tables */
 };
@@ -59,6 +61,7 @@ void catalog_builder_destroy(struct catalog_builder *builder)
 	array_finish(&builder->objects);
 	array_finish(&builder->shards);
 	array_finish(&builder->files);
+	array_finish(&builder->transforms);
 	array_finish(&builder->dims);
 	array_finish(&builder->names);
 	array_finish(&builder->file_slots);
@@ -146,6 +149,42 @@ int catalog_builder_file(struct catalog_builder *builder, const char *path,
 	return 0;
 }
 
+/* ---- origin and transforms ------------------------------------------------- */
+
+void catalog_builder_origin(struct catalog_builder *builder,
+			    const struct catalog_origin *origin)
+{
+	builder->origin = *origin;
+}
+
+int catalog_builder_transform(struct catalog_builder *builder,
+			      const char *text, size_t size,
+			      uint32_t *ret_flags)
+{
+	const struct catalog_transform *known =
+		(const void *)builder->transforms.data;
+	uint64_t count = builder->transforms.size / sizeof(*known), i;
+	struct catalog_transform transform = { .text_size = size };
+	int error;
+
+	for (i = 0; i < count; i++)
+		if (known[i].text_size == size &&
+		    memcmp(builder->names.data + known[i].text, text, size) ==
+		    0)
+			break;
+	if (i == LIMIT_TRANSFORMS)
+		return -E2BIG;
+	*ret_flags = CATALOG_TRANSFORMED |
+		     (uint32_t)i << CATALOG_TRANSFORM_SHIFT;
+	if (i < count)
+		return 0;
+	transform.text = builder->names.size;
+	error = array_append(&builder->names, text, size);
+	return error ? error :
+	       array_append(&builder->transforms, &transform,
+			    sizeof(transform));
+}
+
 /* ---- entries ------------------------------------------------------------- */
 
 static int add_text(struct catalog_builder *builder, const char *text,
@@ -169,7 +208,8 @@ static int add_numbers(struct catalog_builder *builder, unsigned width,
 }
 
 /* Fill @entry's size and width from its type and shape. */
-static int measure(struct catalog_entry *entry, const struct box *shape)
+static int measure(struct catalog_entry *entry, const struct box *shape,
+		   const uint64_t *written)
 {
 	uint64_t size = 1;
 	bool empty = false;
@@ -178,7 +218,8 @@ static int measure(struct catalog_entry *entry, const struct box *shape)
 	entry->ndim = (uint8_t)shape->ndim;
 	entry->width = 4;
 	for (i = 0; i < shape->ndim; i++) {
-		if (shape->size[i] > UINT32_MAX)
+		if (shape->size[i] > UINT32_MAX ||
+		    (written && written[i] > UINT32_MAX))
 			entry->width = 8;
 		if (shape->size[i] == 0) {
 			empty = true;
@@ -205,17 +246,24 @@ int catalog_builder_begin(struct catalog_builder *builder,
 		.name_size = (uint32_t)tensor->name_size,
 		.dtype = (uint8_t)tensor->dtype,
 		.first_shard = shard_count(builder),
+		.depth = tensor->depth,
+		.flags = tensor->written ? CATALOG_PACKED : 0,
 	};
 	builder->shape = tensor->shape;
+	builder->written = tensor->written;
 	builder->source = tensor->source;
 	shard_list_clear(&builder->pending, tensor->shape.ndim);
-	error = measure(entry, &tensor->shape);
+	error = measure(entry, &tensor->shape, tensor->written);
 	if (error)
 		return fault_set_detail(fault, error, tensor->source,
 					"tensor too large", tensor->name,
 					tensor->name_size);
 	error = add_text(builder, tensor->name, tensor->name_size,
 			 &entry->name);
+	if (!error && tensor->depth > 1)
+		error = array_append(&builder->names, tensor->path,
+				     (tensor->depth - 1) *
+				     sizeof(*tensor->path));
 	if (!error && tensor->type_name) {
 		entry->type_name_size = (uint32_t)tensor->type_name_size;
 		error = add_text(builder, tensor->type_name,
@@ -315,10 +363,13 @@ static int emit_tensor(struct catalog_builder *builder,
 	entry->dims = builder->dims.size;
 	entry->shard_count = (uint32_t)list->count;
 	entry->hole_count = result->hole_count;
-	entry->flags = (result->overlap ? CATALOG_OVERLAP : 0) |
-		       (result->hole_count ? CATALOG_HOLES : 0);
+	entry->flags |= (result->overlap ? CATALOG_OVERLAP : 0) |
+			(result->hole_count ? CATALOG_HOLES : 0);
 	if (!error)
 		error = add_numbers(builder, entry->width, builder->shape.size,
+				    builder->shape.ndim);
+	if (!error && entry->flags & CATALOG_PACKED)
+		error = add_numbers(builder, entry->width, builder->written,
 				    builder->shape.ndim);
 	for (i = 0; i < list->count && !error; i++)
 		error = emit_shard(builder, shard_list_numbers(list, i),
@@ -444,6 +495,8 @@ static void relocate(struct catalog *catalog)
 	struct catalog_entry *entry =
 		(void *)((char *)catalog + catalog->entries);
 	struct catalog_file *file = (void *)((char *)catalog + catalog->files);
+	struct catalog_transform *transform =
+		(void *)((char *)catalog + catalog->transforms);
 	uint64_t i;
 
 	for (i = 0; i < catalog->tensor_count + catalog->object_count; i++) {
@@ -454,6 +507,8 @@ static void relocate(struct catalog *catalog)
 	}
 	for (i = 0; i < catalog->file_count; i++)
 		file[i].path += catalog->names;
+	for (i = 0; i < catalog->transform_count; i++)
+		transform[i].text += catalog->names;
 }
 
 static void plan_layout(const struct catalog_builder *builder,
@@ -464,12 +519,15 @@ static void plan_layout(const struct catalog_builder *builder,
 	*catalog = (struct catalog){
 		.magic = catalog_magic,
 		.seed = builder->seed,
+		.origin = builder->origin,
 		.tensor_count =
 			builder->tensors.size / sizeof(struct catalog_entry),
 		.object_count =
 			builder->objects.size / sizeof(struct catalog_entry),
 		.shard_count = shard_count(builder),
 		.file_count = file_count(builder),
+		.transform_count = builder->transforms.size /
+				   sizeof(struct catalog_transform),
 	};
 	catalog->tensor_slot_count = slot_count_for(catalog->tensor_count);
 	catalog->object_slot_count = slot_count_for(catalog->object_count);
@@ -477,6 +535,7 @@ static void plan_layout(const struct catalog_builder *builder,
 		place(&end, builder->tensors.size + builder->objects.size);
 	catalog->shards = place(&end, builder->shards.size);
 	catalog->files = place(&end, builder->files.size);
+	catalog->transforms = place(&end, builder->transforms.size);
 	catalog->dims = place(&end, builder->dims.size);
 	catalog->names = place(&end, builder->names.size);
 	catalog->tensor_slots = place(&end, catalog->tensor_slot_count * 4);
@@ -500,6 +559,7 @@ int catalog_builder_finish(struct catalog_builder *builder,
 	     &builder->objects);
 	copy(catalog, header.shards, &builder->shards);
 	copy(catalog, header.files, &builder->files);
+	copy(catalog, header.transforms, &builder->transforms);
 	copy(catalog, header.dims, &builder->dims);
 	copy(catalog, header.names, &builder->names);
 	relocate(catalog);

@@ -21,6 +21,16 @@ void catalog_builder_destroy(struct catalog_builder *builder);
 int catalog_builder_file(struct catalog_builder *builder, const char *path,
 			 size_t size, uint32_t *ret_file);
 
+/* What the catalog says of where it comes from. */
+void catalog_builder_origin(struct catalog_builder *builder,
+			    const struct catalog_origin *origin);
+
+/* Bits for the flags of an item behind the stream extensions @text, of @size
+ * bytes as in struct catalog_transform. -E2BIG: too many different ones. */
+int catalog_builder_transform(struct catalog_builder *builder,
+			      const char *text, size_t size,
+			      uint32_t *ret_flags);
+
 struct catalog_tensor {
 	const char *name;	/* borrowed during the call */
 	size_t name_size;	/* bytes */
@@ -28,6 +38,11 @@ struct catalog_tensor {
 	size_t type_name_size;
 	enum dtype dtype;
 	struct box shape;	/* at the origin */
+	const uint64_t *written; /* sizes of a packed one as people write
+				 * them; borrowed; else NULL */
+	const uint32_t *path;	/* where in the name each part of its path but
+				 * the last ends; borrowed; may be NULL */
+	uint32_t depth;		/* parts of the path; 0: not known */
 	uint64_t source;	/* byte offset in the metadata, for faults */
 };
 

@@ -284,7 +284,21 @@ static int pin_files(struct loader *l)
 	return 0;
 }
 
-int checkpoint_open(int folder, struct checkpoint **ret_checkpoint,
+static int make_source(struct loader *l, struct decoded_cache *cache)
+{
+	struct checkpoint *c = l->checkpoint;
+
+	c->files = source_file_create(c->folder, c->catalog, c->pins);
+	if (c->files && c->catalog->transform_count > 0)
+		c->decoded = source_decoded_create(c->files, c->catalog,
+						   cache);
+	if (!c->files || (c->catalog->transform_count > 0 && !c->decoded))
+		return refuse(l, 0, -ENOMEM, "out of memory");
+	return 0;
+}
+
+int checkpoint_open(int folder, const struct checkpoint_options *options,
+		    struct checkpoint **ret_checkpoint,
 		    struct checkpoint_report *report)
 {
 	struct checkpoint *c = calloc(1, sizeof(*c));
@@ -306,11 +320,8 @@ int checkpoint_open(int folder, struct checkpoint **ret_checkpoint,
 		error = build_catalog(&loader);
 	if (!error)
 		error = pin_files(&loader);
-	if (!error) {
-		c->source = source_file_create(c->folder, c->catalog, c->pins);
-		if (!c->source)
-			error = refuse(&loader, 0, -ENOMEM, "out of memory");
-	}
+	if (!error)
+		error = make_source(&loader, options->cache);
 	for (i = 0; loader.files && i < c->marker_count; i++)
 		free((void *)loader.files[i].data);
 	free(loader.files);
@@ -328,13 +339,36 @@ void checkpoint_close(struct checkpoint *checkpoint)
 {
 	if (!checkpoint)
 		return;
-	source_file_destroy(checkpoint->source);
+	source_decoded_destroy(checkpoint->decoded);
+	source_file_destroy(checkpoint->files);
 	free(checkpoint->markers);
 	free(checkpoint->pins);
 	free(checkpoint->catalog);
 	if (checkpoint->folder >= 0)
 		close(checkpoint->folder);
 	free(checkpoint);
+}
+
+struct source *checkpoint_source(const struct checkpoint *checkpoint)
+{
+	return checkpoint->decoded ?
+	       source_decoded_source(checkpoint->decoded) :
+	       source_file_source(checkpoint->files);
+}
+
+bool checkpoint_is_stale(const struct checkpoint *checkpoint)
+{
+	return source_file_is_stale(checkpoint->files);
+}
+
+int checkpoint_item(const struct checkpoint *checkpoint,
+		    const struct catalog_shard *shard,
+		    int (*use)(void *context, const struct input *input),
+		    void *context)
+{
+	return checkpoint->decoded ?
+	       source_decoded_item(checkpoint->decoded, shard, use, context) :
+	       source_file_item(checkpoint->files, shard, use, context);
 }
 
 /* ---- checking -------------------------------------------------------------- */
@@ -374,7 +408,7 @@ bool checkpoint_is_current(const struct checkpoint *checkpoint,
 	uint64_t count = checkpoint->catalog->file_count, i;
 	uint64_t looks = count < 4096 ? count : 4096;
 
-	if (source_file_is_stale(checkpoint->source) ||
+	if (checkpoint_is_stale(checkpoint) ||
 	    !same_markers(checkpoint))
 		return false;
 	for (i = 0; i < looks; i++) {

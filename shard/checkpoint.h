@@ -11,7 +11,7 @@
 #include "shard/fault.h"
 #include "shard/io.h"
 #include "shard/notes.h"
-#include "shard/source_file.h"
+#include "shard/source_decoded.h"
 
 struct checkpoint_marker {
 	char name[32];		/* ".metadata", "__12.metadata" */
@@ -23,7 +23,9 @@ struct checkpoint {
 	struct catalog *catalog;	/* owned */
 	struct pin *pins;		/* owned; of the catalog's files;
 					 * inode 0: missing */
-	struct source_file *source;	/* owned */
+	struct source_file *files;	/* owned */
+	struct source_decoded *decoded;	/* owned; NULL: nothing is behind a
+					 * stream extension */
 	struct checkpoint_marker *markers; /* owned, in the order of ranks */
 	unsigned marker_count;
 	struct stat status;		/* of the first marker */
@@ -36,6 +38,12 @@ struct checkpoint_report {
 	char file[32];		/* the marker that the fault is in */
 };
 
+struct checkpoint_options {
+	struct decoded_cache *cache;	/* borrowed; outlives the checkpoint */
+	const char *file;		/* the one safetensors file that counts;
+					 * NULL: what is in the folder */
+};
+
 /* A number that changes with the markers in @folder; 0: there is none. */
 uint64_t checkpoint_signature(int folder);
 
@@ -44,10 +52,22 @@ uint64_t checkpoint_signature(int folder);
  * there is no marker; -ESTALE when it changed while it was read; or -errno
  * with the fault in @report. The caller closes it.
  */
-int checkpoint_open(int folder, struct checkpoint **ret_checkpoint,
+int checkpoint_open(int folder, const struct checkpoint_options *options,
+		    struct checkpoint **ret_checkpoint,
 		    struct checkpoint_report *report);
 /* NULL is fine. */
 void checkpoint_close(struct checkpoint *checkpoint);
+
+/* Where its bytes come from; borrowed. */
+struct source *checkpoint_source(const struct checkpoint *checkpoint);
+/* A read met a file that is not what its pin says. */
+bool checkpoint_is_stale(const struct checkpoint *checkpoint);
+/* The whole stored item of a shard, decoded, through @use: as
+ * source_decoded_item. */
+int checkpoint_item(const struct checkpoint *checkpoint,
+		    const struct catalog_shard *shard,
+		    int (*use)(void *context, const struct input *input),
+		    void *context);
 
 /*
  * Does the store still hold what the catalog was made from? Looks at the

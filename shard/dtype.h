@@ -46,6 +46,8 @@ enum dtype {
 	DTYPE_BITS1X8,
 	DTYPE_BITS2X4,
 	DTYPE_BITS4X2,
+	DTYPE_F6_E2M3,
+	DTYPE_F6_E3M2,
 	DTYPE_COUNT,
 };
 
@@ -61,8 +63,12 @@ struct dtype_info {
 	const char *torch;	/* torch.NAME: "float32" */
 	const char *storage;	/* torch.NAMEStorage: "Float"; NULL: untyped */
 	const char *npy;	/* descr of a .npy header: "<f4" */
-	uint8_t size;		/* bytes of an element; 0: not whole bytes, and
-				 * such a tensor cannot be served */
+	uint8_t size;		/* bytes of an element, 1 of those that share
+				 * bytes; 0: cannot be served */
+	uint8_t bits;		/* of an element as safetensors counts them:
+				 * 8 * size, but 4 of F4 and 6 of F6 */
+	uint8_t order;		/* in which safetensors sorts tensors, by
+				 * alignment; 0: it has no such type */
 	uint8_t component;	/* bytes of what byte order swaps; half of an
 				 * element of a complex type */
 	enum dtype_kind kind;
@@ -73,6 +79,10 @@ const struct dtype_info *dtype_info(enum dtype dtype);
 
 /* From "float32" (no prefix), @size bytes; DTYPE_UNKNOWN when not known. */
 enum dtype dtype_from_torch(const char *name, size_t size);
+
+/* From "BF16", @size bytes, of the types that safetensors has; else
+ * DTYPE_UNKNOWN. */
+enum dtype dtype_from_safetensors(const char *name, size_t size);
 
 /* From "FloatStorage", @size bytes; DTYPE_UNKNOWN when not known. */
 enum dtype dtype_from_storage(const char *name, size_t size);

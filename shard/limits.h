@@ -49,6 +49,17 @@
  * make many out of a few. */
 #define LIMIT_SHARD_COST 8
 
+/* Different chains of stream extensions in one checkpoint, and extensions in
+ * one chain: a writer is configured with one of them, of one or two. */
+#define LIMIT_TRANSFORMS 256
+#define LIMIT_TRANSFORM_DEPTH 8
+
+/* Parts of the path of a tensor in its state dict. Real ones have up to 8. */
+#define LIMIT_PATH_DEPTH 256
+
+/* Bytes of the header of a safetensors file: the format's own limit. */
+#define LIMIT_SAFETENSORS_HEADER ((uint64_t)100 * 1000 * 1000)
+
 /* Bytes of the name of a type: "float8_e4m3fnuz" has 15. */
 #define LIMIT_TYPE_NAME_SIZE 64
 

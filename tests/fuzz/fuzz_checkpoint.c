@@ -20,6 +20,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const struct checkpoint_options plain_options = { .cache = NULL };
+
 static const char separator[] = "<DATA>";
 static const char *const file_names[] = { ".metadata", "__0_0.distcp" };
 enum { SEPARATOR_SIZE = sizeof(separator) - 1, READ_MAX = 4096 };
@@ -226,7 +228,7 @@ static void check_read(const struct subject *s, const struct box *selection,
 		       uint64_t offset, uint64_t size, struct reply *reply)
 {
 	struct transfer transfer = {
-		.source = source_file_source(s->checkpoint->source),
+		.source = checkpoint_source(s->checkpoint),
 		.catalog = s->checkpoint->catalog, .entry = s->entry,
 		.selection = selection, .offset = offset, .size = size,
 	};
@@ -283,7 +285,7 @@ static void check_object(const struct subject *s)
 {
 	const struct catalog_shard *shard =
 		catalog_shard(s->checkpoint->catalog, s->entry, 0);
-	int error = source_file_item(s->checkpoint->source, shard, show_object,
+	int error = checkpoint_item(s->checkpoint, shard, show_object,
 				     NULL);
 
 	CHECK(error == 0 || error == -EIO || error == -EOPNOTSUPP ||
@@ -329,7 +331,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		make_folder();
 	write_file(file_names[0], data, first);
 	write_file(file_names[1], data + size - second, second);
-	error = checkpoint_open(folder, &checkpoint, report);
+	error = checkpoint_open(folder, &plain_options, &checkpoint, report);
 	if (error) {
 		CHECK(error == -EBADMSG || error == -E2BIG);
 		CHECK(report->fault.error == error && report->fault.reason);

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const struct checkpoint_options plain_options = { .cache = NULL };
+
 static struct folder folder;
 static struct checkpoint_report report;
 static struct checkpoint *checkpoint;
@@ -38,7 +40,7 @@ static int teardown(void **state)
 
 static void open_sample(void)
 {
-	int error = checkpoint_open(folder.fd, &checkpoint, &report);
+	int error = checkpoint_open(folder.fd, &plain_options, &checkpoint, &report);
 
 	if (error)
 		fail_msg("%d: %s, byte %llu: %s", error, report.file,
@@ -122,11 +124,11 @@ static void no_marker(void **state)
 {
 	(void)state;
 	assert_true(checkpoint_signature(folder.fd) == 0);
-	assert_int_equal(checkpoint_open(folder.fd, &checkpoint, &report),
+	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report),
 			 -ENOENT);
 	folder_write(&folder, ".metadata.tmp", "x", 1);
 	assert_true(checkpoint_signature(folder.fd) == 0);
-	assert_int_equal(checkpoint_open(folder.fd, &checkpoint, &report),
+	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report),
 			 -ENOENT);
 	assert_null(checkpoint);
 }
@@ -134,7 +136,7 @@ static void no_marker(void **state)
 static void check_refusal(int error, const char *file, uint64_t offset,
 			  const char *reason)
 {
-	assert_int_equal(checkpoint_open(folder.fd, &checkpoint, &report),
+	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report),
 			 error);
 	assert_null(checkpoint);
 	assert_string_equal(report.file, file);

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const struct checkpoint_options plain_options = { .cache = NULL };
+
 static struct folder folder;
 static struct checkpoint_report report;
 static struct checkpoint *checkpoint;
@@ -20,7 +22,7 @@ static int setup_ranks(bool local)
 {
 	folder_make(&folder);
 	sample_write(&folder, local, 1);
-	return checkpoint_open(folder.fd, &checkpoint, &report);
+	return checkpoint_open(folder.fd, &plain_options, &checkpoint, &report);
 }
 
 static int setup(void **state)
@@ -115,7 +117,7 @@ static void missing_data_that_appears(void **state)
 	checkpoint_close(checkpoint);
 	checkpoint = NULL;
 	assert_int_equal(unlinkat(folder.fd, "__0_0.distcp", 0), 0);
-	assert_int_equal(checkpoint_open(folder.fd, &checkpoint, &report), 0);
+	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report), 0);
 	assert_true(is_current());
 	folder_write(&folder, "__0_0.distcp", bytes, sizeof(bytes));
 	assert_false(is_current());

@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct checkpoint_options plain_options = { .cache = NULL };
+
 enum { FIRST = 42, TOO_MANY = 2000 };
 
 static struct folder folder;
@@ -51,7 +53,7 @@ static struct checkpoint *open_now(void)
 	struct checkpoint_report report;
 	struct checkpoint *checkpoint = NULL;
 
-	assert_int_equal(checkpoint_open(folder.fd, &checkpoint, &report), 0);
+	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report), 0);
 	assert_int_equal(report.notes.count, 0);
 	return checkpoint;
 }
@@ -87,7 +89,7 @@ static void fail_opening(unsigned groups, int expected)
 
 		assert_true(n < TOO_MANY);
 		fail_arm(groups, n);
-		error = checkpoint_open(folder.fd, &checkpoint, &report);
+		error = checkpoint_open(folder.fd, &plain_options, &checkpoint, &report);
 		hit = fail_disarm();
 		if (error) {
 			check_error(error, expected, n);
@@ -178,7 +180,7 @@ static int list_object(struct checkpoint *checkpoint, struct array *out)
 {
 	int64_t index = catalog_find_object(checkpoint->catalog, "o", 1);
 
-	return source_file_item(checkpoint->source,
+	return checkpoint_item(checkpoint,
 		catalog_shard(checkpoint->catalog,
 			catalog_entry(checkpoint->catalog, (uint64_t)index),
 			0), object_text, out);

@@ -120,7 +120,7 @@ int sample_read(const struct checkpoint *checkpoint, const char *name,
 	int64_t index = catalog_find_tensor(checkpoint->catalog, name,
 					    strlen(name));
 	struct transfer transfer = {
-		.source = source_file_source(checkpoint->source),
+		.source = checkpoint_source(checkpoint),
 		.catalog = checkpoint->catalog,
 	};
 	struct box shape;
