@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/handle.h"
 
-#include "shard/npy.h"
-#include "shard/transfer.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,8 +10,8 @@
 #include <unistd.h>
 
 /*
- * What it reads from: a file of a view has a live checkpoint, and either a
- * transfer or a text that was made at open; a stored file, and tensors.json,
+ * What it reads from: a file of a view has a live checkpoint, and either an
+ * image or a text that was made at open; a stored file, and tensors.json,
  * have a descriptor.
  */
 struct handle {
@@ -22,16 +19,14 @@ struct handle {
 	uint64_t inode;
 	struct live *live;		/* one reference; NULL: stored */
 	LIST_ENTRY(handle) link;	/* guarded by the namespace's lock */
-	struct view_file file;
-	bool whole_text;		/* `text` is all there is */
-	struct array text;		/* owned: a NAME.json */
+	struct view_file file;		/* without an image */
+	struct image *image;		/* one reference; NULL: `text` */
+	struct array text;		/* owned: a NAME.json, or decoded */
 	int fd;				/* -1: none; owned unless in `live` */
 	bool immutable;			/* stored: `pin` must stay true */
 	struct pin pin;
 	char *path;			/* owned; of a stored file */
-	uint64_t data_size;
-	size_t header_size;
-	char header[];			/* of a .npy */
+	uint64_t size;			/* bytes, but of a stored file */
 };
 
 unsigned handle_inodes_locked(const struct namespace *ns,
@@ -58,15 +53,14 @@ unsigned handle_inodes_locked(const struct namespace *ns,
 	return found;
 }
 
-static struct handle *create(uint64_t inode, size_t header_size)
+static struct handle *create(uint64_t inode)
 {
-	struct handle *handle = calloc(1, sizeof(*handle) + header_size);
+	struct handle *handle = calloc(1, sizeof(*handle));
 
 	if (!handle)
 		return NULL;
 	handle->references = 1;
 	handle->inode = inode;
-	handle->header_size = header_size;
 	handle->fd = -1;
 	return handle;
 }
@@ -83,40 +77,60 @@ static void enlist(struct namespace *ns, struct handle *handle,
 	pthread_mutex_unlock(&ns->nodes.lock);
 }
 
-static int open_json(struct handle *handle, struct live *live, bool nowait)
+static int make_text(struct handle *handle, struct live *live, bool nowait)
 {
-	int error = nowait ? -EAGAIN :
-		    view_object_json(live->checkpoint, handle->file.entry,
-				     &handle->text);
+	int error = -EAGAIN;
 
-	handle->whole_text = true;
-	handle->data_size = handle->text.size;
-	return error == -EOPNOTSUPP ? -EIO : error;
+	if (!nowait)
+		error = handle->file.json ?
+			view_object_json(live->checkpoint, handle->file.entry,
+					 &handle->text) :
+			view_object(live->checkpoint, handle->file.entry,
+				    &handle->text);
+	handle->size = handle->text.size;
+	return error == -EOPNOTSUPP && handle->file.json ? -EIO : error;
+}
+
+/* What the file reads from. */
+static int make_content(struct handle *handle, struct live *live, bool nowait)
+{
+	const struct catalog *catalog = live->checkpoint->catalog;
+	int error = 0;
+
+	if (handle->file.json || view_is_decoded(catalog, &handle->file))
+		return make_text(handle, live, nowait);
+	if (handle->file.image)
+		handle->image = image_get(handle->file.image);
+	else
+		error = view_image(catalog, &handle->file, &handle->image);
+	if (!error)
+		handle->size = image_size(handle->image);
+	handle->file.image = NULL;
+	return error;
+}
+
+static bool has_holes(const struct catalog *catalog,
+		      const struct view_file *file)
+{
+	return !file->grouped &&
+	       catalog_entry(catalog, file->entry)->flags & CATALOG_HOLES;
 }
 
 static int open_view_file(struct namespace *ns, uint64_t inode,
 			  const struct place *place, bool nowait,
 			  struct opened *opened)
 {
-	const struct catalog *catalog = place->live->checkpoint->catalog;
-	const struct catalog_entry *entry =
-		catalog_entry(catalog, place->file.entry);
-	char header[NPY_HEADER_MAX];
+	bool holes = has_holes(place->live->checkpoint->catalog, &place->file);
 	struct handle *handle;
-	int error = 0;
+	int error;
 
 	if (atomic_load(&place->live->retired))
 		return -ESTALE;
-	if (dtype_info(entry->dtype)->size == 0)
-		return -EOPNOTSUPP;
-	handle = create(inode, view_header(catalog, &place->file, header));
+	handle = create(inode);
 	if (!handle)
 		return -ENOMEM;
-	memcpy(handle->header, header, handle->header_size);
 	handle->file = place->file;
-	handle->data_size = view_data_size(catalog, &place->file);
-	if (place->file.json)
-		error = open_json(handle, place->live, nowait);
+	error = make_content(handle, place->live, nowait);
 	if (error) {
 		array_finish(&handle->text);
 		free(handle);
@@ -126,8 +140,8 @@ static int open_view_file(struct namespace *ns, uint64_t inode,
 	*opened = (struct opened){
 		.handle = handle,
 		/* Reading ahead must not touch a hole. */
-		.direct = entry->flags & CATALOG_HOLES,
-		.keep_cache = !(entry->flags & CATALOG_HOLES),
+		.direct = holes,
+		.keep_cache = !holes,
 	};
 	return 0;
 }
@@ -144,11 +158,11 @@ static int open_tensors_json(struct namespace *ns, uint64_t inode,
 		return error;
 	if (atomic_load(&live->retired))
 		return -ESTALE;
-	handle = create(inode, 0);
+	handle = create(inode);
 	if (!handle)
 		return -ENOMEM;
 	handle->fd = fd;
-	handle->data_size = size;
+	handle->size = size;
 	enlist(ns, handle, live);
 	*opened = (struct opened){ .handle = handle, .keep_cache = true };
 	return 0;
@@ -157,14 +171,13 @@ static int open_tensors_json(struct namespace *ns, uint64_t inode,
 static int open_stored(struct namespace *ns, struct node *node,
 		       struct opened *opened)
 {
-	struct handle *handle = create(node->inode, 0);
+	struct handle *handle = create(node->inode);
 	struct stat status;
 	struct pin pin;
 	int error = handle ? 0 : -ENOMEM;
 
 	if (!error)
-		error = namespace_open_stored(ns, node->path, &handle->fd,
-					      &status);
+		error = namespace_open_stored(ns, node, &handle->fd, &status);
 	if (error == -ENOENT)
 		error = -ESTALE;
 	if (error)
@@ -204,7 +217,8 @@ int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
 	if (place.what == PLACE_VIEW && place.view == VIEW_JSON)
 		return open_tensors_json(ns, inode, place.live, nowait,
 					 ret_opened);
-	if (place.what != PLACE_NODE || place.node->kind != NODE_FILE)
+	if (place.what != PLACE_NODE || (place.node->kind != NODE_FILE &&
+					 place.node->kind != NODE_ASSET))
 		return -EISDIR;
 	return nowait ? -EAGAIN : open_stored(ns, place.node, ret_opened);
 }
@@ -227,6 +241,7 @@ void namespace_close(struct namespace *ns, struct handle *handle)
 		nodes_put_live(&ns->nodes, live);
 	else
 		close(handle->fd);
+	image_put(handle->image);
 	array_finish(&handle->text);
 	free(handle->path);
 	free(handle);
@@ -277,52 +292,9 @@ static int read_file(struct namespace *ns, struct handle *handle,
 	return 0;
 }
 
-static int read_tensor(struct handle *handle, uint64_t size, uint64_t offset,
-		       struct reply *reply)
-{
-	struct checkpoint *checkpoint = handle->live->checkpoint;
-	struct transfer transfer = {
-		.source = checkpoint_source(checkpoint),
-		.catalog = checkpoint->catalog,
-		.entry = catalog_entry(checkpoint->catalog,
-				       handle->file.entry),
-		.selection = &handle->file.selection,
-		.offset = offset, .size = size,
-	};
-
-	return transfer_read(&transfer, reply);
-}
-
-/* The part of the header, and then of the data, that the range covers. */
-static int read_parts(struct handle *handle, uint64_t size, uint64_t offset,
-		      struct reply *reply)
-{
-	uint64_t from_header = 0;
-	int error = 0;
-
-	if (offset < handle->header_size) {
-		from_header = handle->header_size - offset;
-		if (from_header > size)
-			from_header = size;
-	}
-	if (size > from_header)
-		error = read_tensor(handle, size - from_header,
-				    offset + from_header - handle->header_size,
-				    reply);
-	if (error || from_header == 0)
-		return error;
-	memmove(reply->iov + 1, reply->iov,
-		reply->iov_count * sizeof(*reply->iov));
-	reply->iov[0] = (struct iovec){ handle->header + offset, from_header };
-	reply->iov_count++;
-	return 0;
-}
-
 int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		   uint64_t offset, struct reply *reply)
 {
-	uint64_t whole = handle->header_size + handle->data_size;
-
 	reply_begin(reply, 0);
 	if (handle->live && atomic_load(&handle->live->retired))
 		return -ESTALE;
@@ -330,12 +302,14 @@ int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		size = LIMIT_READ_SIZE;
 	if (handle->fd >= 0)
 		return read_file(ns, handle, size, offset, reply);
-	if (offset >= whole)
+	if (offset >= handle->size)
 		return 0;
-	if (size > whole - offset)
-		size = whole - offset;
-	if (!handle->whole_text)
-		return read_parts(handle, size, offset, reply);
+	if (size > handle->size - offset)
+		size = handle->size - offset;
+	if (handle->image)
+		return image_read(handle->image,
+				  checkpoint_source(handle->live->checkpoint),
+				  offset, size, reply);
 	reply->iov[0] = (struct iovec){ handle->text.data + offset, size };
 	reply->iov_count = 1;
 	return 0;
@@ -345,6 +319,7 @@ void handle_describe(const struct handle *handle, char *text, size_t size)
 {
 	const struct catalog *catalog;
 	const struct catalog_entry *entry;
+	char name[256];
 
 	if (!handle->live || handle->fd >= 0) {
 		snprintf(text, size, "%s",
@@ -352,6 +327,12 @@ void handle_describe(const struct handle *handle, char *text, size_t size)
 		return;
 	}
 	catalog = handle->live->checkpoint->catalog;
+	if (handle->file.grouped) {
+		view_print(catalog, &handle->file, name);
+		snprintf(text, size, "%s%s%s", handle->live->path,
+			 *handle->live->path ? "/" : "", name);
+		return;
+	}
 	entry = catalog_entry(catalog, handle->file.entry);
 	snprintf(text, size, "%s%s%.*s", handle->live->path,
 		 *handle->live->path ? "/" : "",

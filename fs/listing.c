@@ -2,8 +2,9 @@
 /*
  * Open folders. A view is listed from the catalog, by position:
  *
- *	tensors/, npy/	0 is the first tensor
- *	objects/	2 n is NAME.pt of object n, 2 n + 1 its NAME.json
+ *	tensors/, npy/, f32/	0 is the first tensor
+ *	objects/		2 n is NAME.pt of object n, 2 n + 1 its
+ *				NAME.json
  *
  * All other folders are read when they are opened, and listed from that.
  * "." and ".." are the business of who lists.
@@ -38,6 +39,17 @@ static int add(struct listing *listing, const char *name, mode_t type,
 	listed->inode = inode;
 	listed->next = listing->entries.size / sizeof(*listed);
 	return 0;
+}
+
+static bool has_entry(const struct listing *listing, const char *name)
+{
+	const struct listed *entries = (const void *)listing->entries.data;
+	size_t i;
+
+	for (i = 0; i < listing->entries.size / sizeof(*entries); i++)
+		if (strcmp(entries[i].name, name) == 0)
+			return true;
+	return false;
 }
 
 /* Its type; 0: not known. False: not to be listed. */
@@ -132,6 +144,88 @@ static int read_folder(struct namespace *ns, const struct node *node,
 	return error;
 }
 
+/* The stored files that hf/ shows. */
+static int add_assets(struct listing *listing, int fd)
+{
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+	struct stat status;
+	struct dirent *entry;
+	int error = 0;
+
+	if (!stream) {
+		error = -errno;
+		if (fd >= 0)
+			close(fd);
+		return error;
+	}
+	while (!error) {
+		errno = 0;
+		entry = readdir(stream);
+		if (!entry) {
+			error = -errno;
+			break;
+		}
+		if (namespace_is_asset(entry->d_name) &&
+		    fstatat(dirfd(stream), entry->d_name, &status,
+			    AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(status.st_mode) &&
+		    !has_entry(listing, entry->d_name))
+			error = add(listing, entry->d_name, S_IFREG, 0);
+	}
+	closedir(stream);
+	return error;
+}
+
+static int read_hf(struct namespace *ns, const struct live *live,
+		   struct listing *listing)
+{
+	struct group group;
+	int fd, error = 0;
+
+	if (group_root(live->checkpoint->catalog, ns->hf_root, &group))
+		error = add(listing, "model.safetensors", S_IFREG, 0);
+	if (!error && ns->assets >= 0)
+		error = add_assets(listing, openat(ns->assets, ".",
+				   O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	if (error)
+		return error;
+	error = io_open_folder(ns->root, *live->path ? live->path : ".", &fd);
+	return error ? error : add_assets(listing, fd);
+}
+
+static int read_groups(const struct live *live, struct listing *listing)
+{
+	const struct catalog *catalog = live->checkpoint->catalog;
+	struct view_file file = { .view = VIEW_SAFETENSORS, .grouped = true };
+	struct array groups = { .data = NULL };
+	char name[256];
+	size_t i;
+	int error = group_list(catalog, &groups);
+
+	for (i = 0; i < groups.size / sizeof(file.group) && !error; i++) {
+		file.group = ((struct group *)(void *)groups.data)[i];
+		view_print(catalog, &file, name);
+		error = add(listing, name, S_IFREG, 0);
+	}
+	array_finish(&groups);
+	return error;
+}
+
+static int open_view(struct namespace *ns, const struct place *place,
+		     bool nowait, struct listing *listing)
+{
+	if (atomic_load(&place->live->retired))
+		return -ESTALE;
+	if (place->view == VIEW_HF)
+		return nowait ? -EAGAIN : read_hf(ns, place->live, listing);
+	if (place->view == VIEW_SAFETENSORS)
+		return read_groups(place->live, listing);
+	listing->view = place->view;
+	listing->live = place->live;
+	nodes_hold(&ns->nodes, place->live);
+	return 0;
+}
+
 int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 			   struct listing **ret_listing)
 {
@@ -141,8 +235,6 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 
 	if (error)
 		return error;
-	if (place.what == PLACE_VIEW && atomic_load(&place.live->retired))
-		return -ESTALE;
 	if (place.what == PLACE_NODE && place.node->folder && nowait)
 		return -EAGAIN;
 	listing = calloc(1, sizeof(*listing));
@@ -152,9 +244,7 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 	LIST_INSERT_HEAD(&ns->listings, listing, link);
 	pthread_mutex_unlock(&ns->nodes.lock);
 	if (place.what == PLACE_VIEW && place.view != VIEW_JSON) {
-		listing->view = place.view;
-		listing->live = place.live;
-		nodes_hold(&ns->nodes, place.live);
+		error = open_view(ns, &place, nowait, listing);
 	} else if (place.what == PLACE_NODE && place.node->folder) {
 		error = read_folder(ns, place.node, listing);
 	} else if (place.what == PLACE_NODE &&
@@ -204,7 +294,7 @@ static int list_object(struct listing *listing, uint64_t position, bool nowait,
 	view_whole(catalog, VIEW_OBJECTS, entry, position % 2, file);
 	if (!file->json)
 		return 0;
-	error = live_json_size(listing->live, entry, nowait, &size);
+	error = live_object_size(listing->live, file, nowait, &size);
 	/* Not plain data: the entry is left out, see listing_next. */
 	return error == -ENOENT ? -EOPNOTSUPP : error;
 }
@@ -220,6 +310,9 @@ static int list_file(struct listing *listing, uint64_t position, bool nowait,
 		error = list_object(listing, position, nowait, &file);
 	else if (position >= live->checkpoint->catalog->tensor_count)
 		error = -ENOENT;
+	else if (!view_lists(live->checkpoint->catalog, listing->view,
+			     position))
+		error = -EOPNOTSUPP;
 	else
 		view_whole(live->checkpoint->catalog, listing->view, position,
 			   false, &file);

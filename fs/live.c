@@ -7,12 +7,20 @@
 #include <unistd.h>
 
 enum { FIRST_FILE = 2 * VIEW_COUNT };
-enum { JSON_UNKNOWN, JSON_NONE, JSON_SOME };
+/* A size that was found out, plus SIZE_SOME. */
+enum { SIZE_UNKNOWN, SIZE_NONE, SIZE_SOME };
+
+/* Views whose files are numbered by tensor, in the order of their numbers. */
+static const enum view numbered[] = {
+	VIEW_TENSORS, VIEW_NPY, VIEW_F32, VIEW_SAFETENSORS,
+};
+
+enum { NUMBERED_COUNT = sizeof(numbered) / sizeof(numbered[0]) };
 
 uint64_t live_inode_count(const struct checkpoint *checkpoint)
 {
-	return FIRST_FILE + 2 * (checkpoint->catalog->tensor_count +
-				 checkpoint->catalog->object_count);
+	return FIRST_FILE + NUMBERED_COUNT * checkpoint->catalog->tensor_count +
+	       2 * checkpoint->catalog->object_count;
 }
 
 struct live *live_create(struct checkpoint *checkpoint, const char *path,
@@ -32,8 +40,8 @@ struct live *live_create(struct checkpoint *checkpoint, const char *path,
 	live->json_fd = -1;
 	pthread_mutex_init(&live->json_lock, NULL);
 	live->path = strdup(path);
-	live->json_sizes = calloc(objects + 1, sizeof(*live->json_sizes));
-	if (!live->path || !live->json_sizes ||
+	live->sizes = calloc(2 * objects + 1, sizeof(*live->sizes));
+	if (!live->path || !live->sizes ||
 	    fstat(checkpoint->folder, &status) < 0) {
 		live_destroy(live);
 		return NULL;
@@ -51,7 +59,7 @@ void live_destroy(struct live *live)
 		close(live->json_fd);
 	pthread_mutex_destroy(&live->json_lock);
 	checkpoint_close(live->checkpoint);
-	free(live->json_sizes);
+	free(live->sizes);
 	free(live->path);
 	free(live);
 }
@@ -59,16 +67,13 @@ void live_destroy(struct live *live)
 uint64_t live_inode(const struct live *live, const struct view_file *file)
 {
 	uint64_t tensors = live->checkpoint->catalog->tensor_count;
-	uint64_t first = live->base + FIRST_FILE;
+	uint64_t first = live->base + FIRST_FILE, i;
 
-	switch (file->view) {
-	case VIEW_TENSORS:
-		return first + file->entry;
-	case VIEW_NPY:
-		return first + tensors + file->entry;
-	default:
-		return first + 2 * file->entry + file->json;
-	}
+	for (i = 0; i < NUMBERED_COUNT; i++)
+		if (file->view == numbered[i])
+			return first + i * tensors + file->entry;
+	return first + NUMBERED_COUNT * tensors +
+	       2 * (file->entry - tensors) + file->json;
 }
 
 void live_file(const struct live *live, uint64_t inode,
@@ -78,38 +83,58 @@ void live_file(const struct live *live, uint64_t inode,
 	uint64_t tensors = catalog->tensor_count;
 	uint64_t index = inode - live->base - FIRST_FILE;
 
-	if (index < tensors)
-		view_whole(catalog, VIEW_TENSORS, index, false, ret_file);
-	else if (index < 2 * tensors)
-		view_whole(catalog, VIEW_NPY, index - tensors, false,
-			   ret_file);
-	else
-		view_whole(catalog, VIEW_OBJECTS, index / 2, index % 2,
-			   ret_file);
+	if (index < NUMBERED_COUNT * tensors) {
+		view_whole(catalog, numbered[index / tensors],
+			   index % tensors, false, ret_file);
+		return;
+	}
+	index -= NUMBERED_COUNT * tensors;
+	view_whole(catalog, VIEW_OBJECTS, tensors + index / 2, index % 2,
+		   ret_file);
 }
 
-int live_json_size(struct live *live, uint64_t entry, bool nowait,
-		   uint64_t *ret_size)
+/* Find out: the text is made, and thrown away. */
+static int find_size(struct live *live, const struct view_file *file,
+		     uint64_t *ret_known)
 {
-	uint64_t index = entry - live->checkpoint->catalog->tensor_count;
-	uint32_t known = atomic_load(&live->json_sizes[index]);
 	struct array text = { .data = NULL };
 	int error;
 
-	if (known == JSON_UNKNOWN) {
+	if (file->json)
+		error = view_object_json(live->checkpoint, file->entry, &text);
+	else
+		error = view_object(live->checkpoint, file->entry, &text);
+	*ret_known = error ? SIZE_NONE : text.size + SIZE_SOME;
+	array_finish(&text);
+	if (error == -EOPNOTSUPP || (!file->json && error == -EIO))
+		return 0;
+	return error;
+}
+
+int live_object_size(struct live *live, const struct view_file *file,
+		     bool nowait, uint64_t *ret_size)
+{
+	const struct catalog *catalog = live->checkpoint->catalog;
+	uint64_t index = 2 * (file->entry - catalog->tensor_count) +
+			 file->json;
+	uint64_t known = atomic_load(&live->sizes[index]);
+	int error;
+
+	if (known == SIZE_UNKNOWN) {
 		if (nowait)
 			return -EAGAIN;
-		error = view_object_json(live->checkpoint, entry, &text);
-		known = error || text.size > UINT32_MAX - JSON_SOME ?
-			JSON_NONE : (uint32_t)text.size + JSON_SOME;
-		array_finish(&text);
-		if (error && error != -EOPNOTSUPP)
+		error = find_size(live, file, &known);
+		if (error)
 			return error;
-		atomic_store(&live->json_sizes[index], known);
+		atomic_store(&live->sizes[index], known);
 	}
-	if (known == JSON_NONE)
+	if (known != SIZE_NONE)
+		*ret_size = known - SIZE_SOME;
+	else if (!file->json)
+		/* It is there, but cannot be read. */
+		*ret_size = catalog_entry(catalog, file->entry)->size;
+	else
 		return -ENOENT;
-	*ret_size = known - JSON_SOME;
 	return 0;
 }
 

@@ -4,10 +4,11 @@
  *
  *	base + view			a view: a folder, or tensors.json
  *	base + VIEW_COUNT + view	the link to it
- *	then				tensors/, npy/, objects/ .pt and .json
+ *	then				tensors/, npy/, f32/, safetensors/ of
+ *					one tensor; objects/ .pt and .json
  *
- * so that no file of a view costs memory before somebody opens it. Slices are
- * nodes of their own. A live checkpoint ends when its folder has another one,
+ * so that no file of a view costs memory before somebody opens it. Slices and
+ * groups of tensors are nodes of their own. A live checkpoint ends when its folder has another one,
  * the kernel has forgotten its inodes, and its files are closed.
  */
 #ifndef FS_LIVE_H
@@ -26,8 +27,9 @@ struct live {
 	uint64_t references;		/* guarded by the namespace's lock */
 	struct live *next;		/* likewise */
 	atomic_bool retired;		/* the store has something else now */
-	_Atomic uint32_t *json_sizes;	/* owned; of each object's NAME.json:
-					 * 0 unknown, 1 none, else + 2 */
+	_Atomic uint64_t *sizes;	/* owned; bytes of each object's NAME.pt
+					 * and NAME.json, where that must be
+					 * found out: see live_object_size */
 	pthread_mutex_t json_lock;
 	int json_fd;			/* tensors.json; -1; guarded by
 					 * json_lock, then const */
@@ -58,10 +60,11 @@ static inline uint64_t live_link_inode(const struct live *live, enum view view)
 void live_file(const struct live *live, uint64_t inode,
 	       struct view_file *ret_file);
 
-/* Bytes of an object's NAME.json. 0; -ENOENT when it has none; -EAGAIN when
- * that is not known and @nowait; -errno. */
-int live_json_size(struct live *live, uint64_t entry, bool nowait,
-		   uint64_t *ret_size);
+/* Bytes of an object's NAME.json, or of a NAME.pt that is decoded. 0; -ENOENT
+ * when there is no such file; -EAGAIN when that is not known and @nowait;
+ * -errno. */
+int live_object_size(struct live *live, const struct view_file *file,
+		     bool nowait, uint64_t *ret_size);
 
 /* tensors.json, made when first needed. 0, -EAGAIN with @nowait, -errno. */
 int live_tensors_json(struct live *live, bool nowait, int *ret_fd,

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ckptfs SOURCE MOUNTPOINT: the command line, and the staircase up and down.
+ * A first argument that is a command's name makes it that command instead.
  * In the background, the daemon is forked off before anything else exists,
  * and the parent waits for its word that the mount answers.
  */
 #define FUSE_USE_VERSION 314
 #include "fs/log.h"
 #include "fs/mount.h"
+#include "fs/tools/tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -135,17 +136,6 @@ static int add_options(const struct options *options, struct fuse_args *args)
 	return failed ? -ENOMEM : 0;
 }
 
-/* Each open file of a store costs a descriptor. */
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
-
 /* ---- the background -------------------------------------------------------- */
 
 /*
@@ -214,19 +204,23 @@ static int serve(const struct options *options, struct fuse_args *args,
 		.source = options->source, .path = options->path,
 		.args = args->argv, .arg_count = args->argc,
 	};
+	struct namespace_options namespace_options = {
+		.decoded_cache = GIB,
+	};
 	struct namespace ns;
 	struct mount *mount;
+	const char *bad;
 	int error, status = EXIT_SUCCESS;
 
-	raise_file_limit();
+	tool_raise_file_limit();
 	error = mount_create(&ns, &mount_options, &mount);
 	if (error == -EINVAL)
 		return usage("bad options");
 	if (error)
 		return explain("starting", error);
-	error = namespace_init(&ns, options->source);
+	error = namespace_init(&ns, options->source, &namespace_options, &bad);
 	if (error) {
-		status = explain(options->source, error);
+		status = explain(bad, error);
 		goto destroy_mount;
 	}
 	error = mount_attach(mount);
@@ -286,13 +280,13 @@ static int run(const struct options *options, struct fuse_args *args)
 }
 
 /* Descriptors 0 to 2 are never files of ours, also when we were started
- * without them. */
+ * without them. Writing to them fails, as it would have. */
 static void fill_standard_streams(void)
 {
 	int fd;
 
 	do
-		fd = open("/dev/null", O_RDWR);
+		fd = open("/dev/null", O_RDONLY);
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd > STDERR_FILENO)
 		close(fd);
@@ -305,6 +299,8 @@ int main(int argc, char **argv)
 	int status;
 
 	fill_standard_streams();
+	if (argc > 1 && tool_run(argc - 1, argv + 1, &status))
+		return status;
 	if (fuse_opt_parse(&args, &options, specs, take_argument))
 		status = usage("bad arguments");
 	else

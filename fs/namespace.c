@@ -2,14 +2,15 @@
 /*
  *	/			NODE_FOLDER ""
  *	/a/step			NODE_FOLDER "a/step", has a live checkpoint
- *	/a/step/file		NODE_FILE
+ *	/a/step/file		NODE_FILE, also seen as .../step/hf/file
  *	/a/step/tensors		PLACE_LINK -> ../../.ckptfs/views/a/step/tensors
  *	/.ckptfs		NODE_HIDDEN
  *	/.ckptfs/views		NODE_MIRROR ""
  *	.../views/a/step	NODE_MIRROR "a/step", shares its folder
  *	.../step/tensors	PLACE_VIEW
  *	.../tensors/w		PLACE_FILE
- *	.../tensors/w[0:1]	PLACE_FILE, by NODE_SLICE
+ *	.../tensors/w[0:1]	PLACE_FILE, by NODE_NAMED
+ *	.../hf/config.json	NODE_ASSET, of the folder of assets
  *
  * Below a view everything is immutable and is answered from memory; when the
  * checkpoint changes, the view itself gets another inode number.
@@ -18,10 +19,10 @@
 
 #include "fs/handle.h"
 #include "fs/log.h"
-#include "shard/npy.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@
 
 static const char hidden_name[] = ".ckptfs";
 static const char views_name[] = "views";
+static const char hf_name[] = "model.safetensors";
 
 int namespace_join(const char *path, const char *name, char ret_path[4096])
 {
@@ -46,14 +48,14 @@ int namespace_join(const char *path, const char *name, char ret_path[4096])
  * The folder that @path lies in, which the caller closes unless it is the
  * root, and the last part of the path. Folders above are never left.
  */
-static int open_parent(const struct namespace *ns, const char *path,
-		       int *ret_folder, const char **ret_name)
+static int open_parent(int root, const char *path, int *ret_folder,
+		       const char **ret_name)
 {
 	const char *slash = strrchr(path, '/');
 	char copy[4096];
 
 	if (!slash) {
-		*ret_folder = ns->root;
+		*ret_folder = root;
 		*ret_name = *path ? path : ".";
 		return 0;
 	}
@@ -62,12 +64,12 @@ static int open_parent(const struct namespace *ns, const char *path,
 	memcpy(copy, path, (size_t)(slash - path));
 	copy[slash - path] = '\0';
 	*ret_name = slash + 1;
-	return io_open_folder(ns->root, copy, ret_folder);
+	return io_open_folder(root, copy, ret_folder);
 }
 
-static void close_parent(const struct namespace *ns, int folder)
+static void close_parent(int root, int folder)
 {
-	if (folder != ns->root)
+	if (folder != root)
 		close(folder);
 }
 
@@ -78,31 +80,38 @@ bool namespace_is_own(const struct namespace *ns, const struct stat *status)
 	return device && status->st_dev == device;
 }
 
-/* The status of what @path names, itself. */
-static int stored_status(const struct namespace *ns, const char *path,
-			 struct stat *ret_status)
+static int root_of(const struct namespace *ns, enum node_kind kind)
+{
+	return kind == NODE_ASSET ? ns->assets : ns->root;
+}
+
+/* The status of what @path names below a root, itself. */
+static int stored_status(const struct namespace *ns, int root,
+			 const char *path, struct stat *ret_status)
 {
 	const char *name;
-	int folder, error = open_parent(ns, path, &folder, &name);
+	int folder, error = open_parent(root, path, &folder, &name);
 
 	if (error)
 		return error;
 	error = fstatat(folder, name, ret_status, AT_SYMLINK_NOFOLLOW) < 0 ?
 		-errno : 0;
-	close_parent(ns, folder);
+	close_parent(root, folder);
 	return !error && namespace_is_own(ns, ret_status) ? -ENOENT : error;
 }
 
-int namespace_open_stored(const struct namespace *ns, const char *path,
+int namespace_open_stored(const struct namespace *ns, const struct node *node,
 			  int *ret_fd, struct stat *ret_status)
 {
+	int root = root_of(ns, node->kind), folder, error;
 	const char *name;
-	int folder, error = open_parent(ns, path, &folder, &name);
+
+	error = open_parent(root, node->path, &folder, &name);
 
 	if (error)
 		return error;
 	error = io_open(folder, name, ret_fd, ret_status);
-	close_parent(ns, folder);
+	close_parent(root, folder);
 	return error;
 }
 
@@ -113,7 +122,7 @@ bool namespace_is_hidden(const struct namespace *ns, const char *path,
 	struct stat status;
 
 	return namespace_join(path, view_names[view], name) ||
-	       stored_status(ns, name, &status) == 0;
+	       stored_status(ns, ns->root, name, &status) == 0;
 }
 
 /* ---- attributes ------------------------------------------------------------ */
@@ -122,15 +131,17 @@ int namespace_file_status(struct live *live, const struct view_file *file,
 			  bool nowait, struct stat *ret_status)
 {
 	const struct catalog *catalog = live->checkpoint->catalog;
-	char header[NPY_HEADER_MAX];
 	uint64_t size;
-	int error = 0;
+	int error;
 
-	if (file->json)
-		error = live_json_size(live, file->entry, nowait, &size);
-	else
-		size = view_header(catalog, file, header) +
-		       view_data_size(catalog, file);
+	if (file->image) {
+		size = image_size(file->image);
+		error = 0;
+	} else if (file->json || view_is_decoded(catalog, file)) {
+		error = live_object_size(live, file, nowait, &size);
+	} else {
+		error = view_size(catalog, file, &size);
+	}
 	if (error)
 		return error;
 	live_status(live, S_IFREG, size, ret_status);
@@ -214,10 +225,14 @@ static int own_folder_status(struct namespace *ns, struct node *node,
 
 /* A file that is still being written is asked for each time: who reads it
  * would take an old size for its end. */
+static bool is_file(const struct node *node)
+{
+	return node->kind == NODE_FILE || node->kind == NODE_ASSET;
+}
+
 static unsigned node_timeout(const struct node *node)
 {
-	return node->kind == NODE_FILE && !node->immutable ? 0 :
-							     TIMEOUT_STORE_S;
+	return is_file(node) && !node->immutable ? 0 : TIMEOUT_STORE_S;
 }
 
 static int node_status(struct namespace *ns, struct node *node, bool nowait,
@@ -228,13 +243,14 @@ static int node_status(struct namespace *ns, struct node *node, bool nowait,
 
 	if (node->kind == NODE_HIDDEN || node->kind == NODE_MIRROR)
 		return own_folder_status(ns, node, ret_found);
-	if (nowait && !ns->in_memory)
+	if (nowait && (!ns->in_memory || node->kind == NODE_ASSET))
 		return -EAGAIN;
-	error = stored_status(ns, node->path, &ret_found->status);
+	error = stored_status(ns, root_of(ns, node->kind), node->path,
+			      &ret_found->status);
 	if (error)
 		return error == -ENOENT ? -ESTALE : error;
 	pin = pin_from_stat(&ret_found->status);
-	if (node->kind == NODE_FILE &&
+	if (is_file(node) &&
 	    (pin.device != node->pin.device || pin.inode != node->pin.inode ||
 	     (node->immutable && !pin_equal(&pin, &node->pin))))
 		return -ESTALE;
@@ -272,32 +288,130 @@ int namespace_status(struct namespace *ns, uint64_t inode, bool nowait,
 
 /* ---- lookup ---------------------------------------------------------------- */
 
+/* A file of the store, or of the assets, that has this status. */
+static int take_stored(struct namespace *ns, enum node_kind kind,
+		       const char *path, const struct stat *status,
+		       bool immutable, struct found *ret_found)
+{
+	struct pin pin = pin_from_stat(status);
+	bool is_file = kind == NODE_FILE || kind == NODE_ASSET;
+	struct node *node = nodes_get(&ns->nodes, kind, path,
+				      is_file ? &pin : NULL, immutable);
+
+	if (!node)
+		return -ENOMEM;
+	ret_found->status = *status;
+	ret_found->status.st_ino = node->inode;
+	ret_found->timeout_s = node_timeout(node);
+	return 0;
+}
+
+bool namespace_is_asset(const char *name)
+{
+	static const char *const patterns[] = {
+		"*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py",
+	};
+	size_t i;
+
+	if (*name == '.' || strcmp(name, view_names[VIEW_JSON]) == 0 ||
+	    fnmatch("*.safetensors.index.json", name, 0) == 0 ||
+	    fnmatch("*.bin.index.json", name, 0) == 0)
+		return false;
+	for (i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++)
+		if (fnmatch(patterns[i], name, 0) == 0)
+			return true;
+	return false;
+}
+
+/* Beside the model: a file of the folder of assets, else of the
+ * checkpoint. */
+static int lookup_asset(struct namespace *ns, struct live *live,
+			const char *name, bool nowait,
+			struct found *ret_found)
+{
+	struct stat status;
+	char path[4096];
+	int error;
+
+	if (!namespace_is_asset(name))
+		return -ENOENT;
+	if (nowait)
+		return -EAGAIN;
+	if (ns->assets >= 0 && io_stat(ns->assets, name, &status) == 0)
+		return take_stored(ns, NODE_ASSET, name, &status, false,
+				   ret_found);
+	error = namespace_join(live->path, name, path);
+	if (!error)
+		error = stored_status(ns, ns->root, path, &status);
+	if (!error && !S_ISREG(status.st_mode))
+		error = -ENOENT;
+	return error ? error : take_stored(ns, NODE_FILE, path, &status, true,
+					   ret_found);
+}
+
+/* A slice, or a group, whose image is made when it is new. */
+static int lookup_named(struct namespace *ns, struct live *live,
+			const char *name, struct view_file *file, bool nowait,
+			struct found *ret_found)
+{
+	struct node *node = nodes_find_named(&ns->nodes, live, file->view,
+					     name);
+	int error = 0;
+
+	if (!node) {
+		if (file->grouped)
+			error = nowait ? -EAGAIN :
+				view_image(live->checkpoint->catalog, file,
+					   &file->image);
+		if (!error)
+			node = nodes_get_named(&ns->nodes, live, name, file);
+		image_put(file->image);
+		if (!node)
+			return error ? error : -ENOMEM;
+	}
+	error = namespace_file_status(live, &node->file, nowait,
+				      &ret_found->status);
+	if (error)
+		nodes_forget(&ns->nodes, node->inode, 1);
+	else
+		ret_found->status.st_ino = node->inode;
+	return error;
+}
+
+static bool parse_name(const struct namespace *ns, const struct live *live,
+		       enum view view, const char *name,
+		       struct view_file *ret_file)
+{
+	const struct catalog *catalog = live->checkpoint->catalog;
+
+	if (view != VIEW_HF)
+		return view_parse(catalog, view, name, ret_file);
+	*ret_file = (struct view_file){ .view = VIEW_HF, .grouped = true };
+	return strcmp(name, hf_name) == 0 &&
+	       group_root(catalog, ns->hf_root, &ret_file->group);
+}
+
 static int lookup_file(struct namespace *ns, struct live *live, enum view view,
 		       const char *name, bool nowait, struct found *ret_found)
 {
 	struct view_file file;
-	struct node *node;
 	int error;
 
 	if (view == VIEW_JSON)
 		return -ENOTDIR;
 	if (atomic_load(&live->retired))
 		return -ESTALE;
-	if (!view_parse(live->checkpoint->catalog, view, name, &file))
-		return -ENOENT;
+	if (!parse_name(ns, live, view, name, &file))
+		return view == VIEW_HF ? lookup_asset(ns, live, name, nowait,
+						      ret_found) : -ENOENT;
+	ret_found->timeout_s = TIMEOUT_CONST_S;
+	if (file.slice || file.grouped)
+		return lookup_named(ns, live, name, &file, nowait, ret_found);
 	error = namespace_file_status(live, &file, nowait, &ret_found->status);
 	if (error)
 		return error;
-	ret_found->timeout_s = TIMEOUT_CONST_S;
-	if (!file.slice) {
-		nodes_hold(&ns->nodes, live);
-		ret_found->status.st_ino = live_inode(live, &file);
-		return 0;
-	}
-	node = nodes_get_slice(&ns->nodes, live, name, &file);
-	if (!node)
-		return -ENOMEM;
-	ret_found->status.st_ino = node->inode;
+	nodes_hold(&ns->nodes, live);
+	ret_found->status.st_ino = live_inode(live, &file);
 	return 0;
 }
 
@@ -337,9 +451,7 @@ static int lookup_stored(struct namespace *ns, struct node *parent,
 			 const char *path, const struct stat *status,
 			 struct found *ret_found)
 {
-	struct pin pin = pin_from_stat(status);
 	enum node_kind kind = NODE_FILE;
-	struct node *node;
 	bool immutable;
 
 	if (S_ISDIR(status->st_mode))
@@ -351,14 +463,7 @@ static int lookup_stored(struct namespace *ns, struct node *parent,
 	pthread_mutex_lock(&ns->nodes.lock);
 	immutable = parent->folder->live && S_ISREG(status->st_mode);
 	pthread_mutex_unlock(&ns->nodes.lock);
-	node = nodes_get(&ns->nodes, kind, path,
-			 kind == NODE_FILE ? &pin : NULL, immutable);
-	if (!node)
-		return -ENOMEM;
-	ret_found->status = *status;
-	ret_found->status.st_ino = node->inode;
-	ret_found->timeout_s = node_timeout(node);
-	return 0;
+	return take_stored(ns, kind, path, status, immutable, ret_found);
 }
 
 static int lookup_in_folder(struct namespace *ns, struct node *parent,
@@ -371,7 +476,7 @@ static int lookup_in_folder(struct namespace *ns, struct node *parent,
 	namespace_look(ns, parent->folder);
 	error = namespace_join(parent->path, name, path);
 	if (!error)
-		error = stored_status(ns, path, &status);
+		error = stored_status(ns, ns->root, path, &status);
 	if (error == -ENOENT && view >= 0)
 		return lookup_view(ns, parent, (enum view)view, ret_found);
 	if (error)
@@ -390,7 +495,7 @@ int namespace_lookup(struct namespace *ns, uint64_t parent, const char *name,
 	if (place.what == PLACE_VIEW)
 		return lookup_file(ns, place.live, place.view, name, nowait,
 				   ret_found);
-	if (place.what != PLACE_NODE || place.node->kind == NODE_FILE)
+	if (place.what != PLACE_NODE || is_file(place.node))
 		return -ENOTDIR;
 	if (place.node->kind == NODE_HIDDEN)
 		return strcmp(name, views_name) == 0 ?
@@ -416,7 +521,7 @@ static int stored_link(struct namespace *ns, const char *path,
 {
 	char target[4096];
 	const char *name;
-	int folder, error = open_parent(ns, path, &folder, &name);
+	int folder, error = open_parent(ns->root, path, &folder, &name);
 	ssize_t size;
 
 	if (error)
@@ -424,7 +529,7 @@ static int stored_link(struct namespace *ns, const char *path,
 	size = readlinkat(folder, name, target, sizeof(target));
 	if (size < 0 || size == sizeof(target))
 		error = size < 0 ? -errno : -ENAMETOOLONG;
-	close_parent(ns, folder);
+	close_parent(ns->root, folder);
 	if (!error)
 		error = array_append(out, target, (size_t)size);
 	return error ? error : array_append(out, "", 1);
@@ -479,31 +584,51 @@ int namespace_statfs(struct namespace *ns, struct statvfs *ret_status)
 	return fstatvfs(ns->root, ret_status) < 0 ? -errno : 0;
 }
 
-int namespace_init(struct namespace *ns, const char *path)
+static void close_folders(struct namespace *ns)
+{
+	if (ns->assets >= 0)
+		close(ns->assets);
+	if (ns->root >= 0)
+		close(ns->root);
+}
+
+static int open_folder(const char *path, int *ret_fd, const char **ret_bad)
+{
+	*ret_bad = path;
+	*ret_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return *ret_fd < 0 ? -errno : 0;
+}
+
+int namespace_init(struct namespace *ns, const char *path,
+		   const struct namespace_options *options,
+		   const char **ret_bad)
 {
 	struct statfs status;
-	struct node *root;
 	struct place place;
 	int error;
 
-	*ns = (struct namespace){ .root = -1 };
-	ns->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (ns->root < 0)
-		return -errno;
+	*ns = (struct namespace){ .root = -1, .assets = -1,
+				  .hf_root = options->hf_root };
+	error = open_folder(path, &ns->root, ret_bad);
+	if (!error && options->hf_assets)
+		error = open_folder(options->hf_assets, &ns->assets, ret_bad);
+	if (error)
+		goto close_folders;
 	ns->in_memory = fstatfs(ns->root, &status) == 0 &&
 			(status.f_type == TMPFS_MAGIC ||
 			 status.f_type == RAMFS_MAGIC);
-	ns->cache = decoded_cache_create(GIB);
+	ns->cache = decoded_cache_create(options->decoded_cache);
 	error = ns->cache ? nodes_init(&ns->nodes) : -ENOMEM;
-	if (error) {
-		decoded_cache_destroy(ns->cache);
-		close(ns->root);
-		return error;
-	}
+	if (error)
+		goto destroy_cache;
 	nodes_find(&ns->nodes, 1, &place);
-	root = place.node;
-	namespace_look(ns, root->folder);
+	namespace_look(ns, place.node->folder);
 	return 0;
+destroy_cache:
+	decoded_cache_destroy(ns->cache);
+close_folders:
+	close_folders(ns);
+	return error;
 }
 
 void namespace_finish(struct namespace *ns)
@@ -512,5 +637,5 @@ void namespace_finish(struct namespace *ns)
 	listing_close_all(ns);
 	nodes_finish(&ns->nodes);
 	decoded_cache_destroy(ns->cache);
-	close(ns->root);
+	close_folders(ns);
 }

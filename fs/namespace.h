@@ -20,8 +20,17 @@
 struct handle;
 struct listing;
 
+struct namespace_options {
+	uint64_t decoded_cache;	/* bytes of decoded items to keep */
+	const char *hf_root;	/* key below which hf/ finds the model; NULL:
+				 * see group_root; outlives the namespace */
+	const char *hf_assets;	/* folder of more files for hf/; NULL: none */
+};
+
 struct namespace {
 	int root;		/* owned: the store's folder */
+	int assets;		/* owned: of hf_assets; -1: none */
+	const char *hf_root;	/* borrowed */
 	bool in_memory;		/* the store is a tmpfs: never blocks */
 	struct nodes nodes;
 	struct decoded_cache *cache;	/* owned */
@@ -39,8 +48,11 @@ struct namespace {
 };
 
 /* The store at @path. Its own checkpoint, if it is one, is opened at once,
- * so that a refusal is seen. 0 or -errno. */
-int namespace_init(struct namespace *ns, const char *path);
+ * so that a refusal is seen. 0 or -errno; @ret_bad is the path that it is
+ * about. */
+int namespace_init(struct namespace *ns, const char *path,
+		   const struct namespace_options *options,
+		   const char **ret_bad);
 void namespace_finish(struct namespace *ns);
 
 /* An inode as the kernel is told of it. */
@@ -123,9 +135,12 @@ int listing_next(struct listing *listing, uint64_t position, bool nowait,
 /* A view is hidden behind a stored file of its name. */
 bool namespace_is_hidden(const struct namespace *ns, const char *path,
 			 enum view view);
-/* Open the regular file @path of the store, as io_open. */
-int namespace_open_stored(const struct namespace *ns, const char *path,
+/* Open the regular file of a node, as io_open. */
+int namespace_open_stored(const struct namespace *ns, const struct node *node,
 			  int *ret_fd, struct stat *ret_status);
+/* May hf/ show a stored file of this name? Configurations, tokenizers and
+ * code: not tensors, nor what describes them. */
+bool namespace_is_asset(const char *name);
 /* Is this the folder of the store that the mount covers? */
 bool namespace_is_own(const struct namespace *ns, const struct stat *status);
 /* "@path/@name" below the store, or -ENAMETOOLONG. */

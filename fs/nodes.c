@@ -200,6 +200,8 @@ static struct node *make_node_locked(struct nodes *nodes,
 	node->listed = true;
 	if (node->live)
 		node->live->references++;
+	if (node->file.image)
+		image_get(node->file.image);
 	return node;
 free_node:
 	put_folder_locked(nodes, node->folder, &dead);
@@ -223,6 +225,7 @@ static void free_node_locked(struct nodes *nodes, struct node *node,
 	if (node->live)
 		put_live_locked(nodes, node->live, 1, ret_dead);
 	put_folder_locked(nodes, node->folder, ret_dead);
+	image_put(node->file.image);
 	free(node->path);
 	free(node);
 }
@@ -230,7 +233,7 @@ static void free_node_locked(struct nodes *nodes, struct node *node,
 /* Does the store still have what @node was made for? */
 static bool same_identity(const struct node *node, const struct node *key)
 {
-	if (node->kind != NODE_FILE)
+	if (node->kind != NODE_FILE && node->kind != NODE_ASSET)
 		return true;
 	if (node->pin.device != key->pin.device ||
 	    node->pin.inode != key->pin.inode)
@@ -270,13 +273,28 @@ struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
 	return get_node(nodes, &key);
 }
 
-struct node *nodes_get_slice(struct nodes *nodes, struct live *live,
+struct node *nodes_get_named(struct nodes *nodes, struct live *live,
 			     const char *name, const struct view_file *file)
 {
-	struct node key = { .kind = NODE_SLICE, .path = (char *)name,
+	struct node key = { .kind = NODE_NAMED, .path = (char *)name,
 			    .live = live, .file = *file };
 
 	return get_node(nodes, &key);
+}
+
+struct node *nodes_find_named(struct nodes *nodes, struct live *live,
+			      enum view view, const char *name)
+{
+	struct node key = { .kind = NODE_NAMED, .path = (char *)name,
+			    .live = live, .file = { .view = view } };
+	struct node *node;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = find_node(&nodes->by_key, &key, compare_keys);
+	if (node)
+		node->lookups++;
+	pthread_mutex_unlock(&nodes->lock);
+	return node;
 }
 
 void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count)
@@ -334,7 +352,7 @@ int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place)
 	ret_place->what = PLACE_NODE;
 	if (live) {
 		find_in_live(live, inode, ret_place);
-	} else if (node && node->kind == NODE_SLICE) {
+	} else if (node && node->kind == NODE_NAMED) {
 		ret_place->node = NULL;
 		ret_place->what = PLACE_FILE;
 		ret_place->live = node->live;

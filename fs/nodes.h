@@ -15,9 +15,11 @@
 enum node_kind {
 	NODE_FOLDER,	/* a folder of the store */
 	NODE_FILE,	/* anything else of the store */
+	NODE_ASSET,	/* a file of the folder of assets, seen in hf/ */
 	NODE_HIDDEN,	/* MNT/.ckptfs */
 	NODE_MIRROR,	/* MNT/.ckptfs/views/PATH, beside a folder's views */
-	NODE_SLICE,	/* a slice of a live checkpoint's tensor */
+	NODE_NAMED,	/* a file of a view that has no number: a slice of a
+			 * live checkpoint's tensor, or a group of them */
 };
 
 /* A folder of the store, and the checkpoint that it is, if any. */
@@ -36,14 +38,15 @@ struct node {
 	uint64_t lookups;	/* the kernel's; guarded by the lock */
 	enum node_kind kind;
 	bool listed;		/* reachable by its key; guarded likewise */
-	char *path;		/* owned; below the store; of a slice its name */
+	char *path;		/* owned; below the store, or the assets; of a
+				 * named file its name */
 	struct folder *folder;	/* of a folder or mirror */
-	/* Of a file: */
+	/* Of a file or asset: */
 	struct pin pin;
 	bool immutable;		/* in a checkpoint: the pin is its identity */
-	/* Of a slice: */
+	/* Of a named file: */
 	struct live *live;
-	struct view_file file;
+	struct view_file file;	/* with a reference to its image */
 };
 
 struct nodes {
@@ -62,7 +65,7 @@ struct place {
 	struct node *node;	/* NULL: of live */
 	struct live *live;	/* NULL: of the store */
 	enum {
-		PLACE_NODE,	/* but for slices */
+		PLACE_NODE,	/* but for named files */
 		PLACE_VIEW,	/* `view`: a folder, or tensors.json */
 		PLACE_LINK,	/* `view`: the link to it */
 		PLACE_FILE,	/* `file` of a view */
@@ -82,9 +85,12 @@ int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place);
 struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
 		       const char *path, const struct pin *pin,
 		       bool immutable);
-/* Likewise the slice called @name. */
-struct node *nodes_get_slice(struct nodes *nodes, struct live *live,
+/* Likewise the file of a view called @name; an image is got. */
+struct node *nodes_get_named(struct nodes *nodes, struct live *live,
 			     const char *name, const struct view_file *file);
+/* The same if it is there already, else NULL: its view and name count. */
+struct node *nodes_find_named(struct nodes *nodes, struct live *live,
+			      enum view view, const char *name);
 
 /* One more lookup of an inode of @live. */
 void nodes_hold(struct nodes *nodes, struct live *live);

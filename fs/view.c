@@ -2,6 +2,7 @@
 #include "fs/view.h"
 
 #include "shard/catalog_json.h"
+#include "shard/convert.h"
 #include "shard/item.h"
 #include "shard/name.h"
 #include "shard/npy.h"
@@ -18,6 +19,9 @@
 const char *const view_names[VIEW_COUNT] = {
 	[VIEW_TENSORS] = "tensors",
 	[VIEW_NPY] = "npy",
+	[VIEW_F32] = "f32",
+	[VIEW_SAFETENSORS] = "safetensors",
+	[VIEW_HF] = "hf",
 	[VIEW_OBJECTS] = "objects",
 	[VIEW_JSON] = "tensors.json",
 };
@@ -37,10 +41,8 @@ int view_from_name(const char *name)
 void view_whole(const struct catalog *catalog, enum view view, uint64_t entry,
 		bool json, struct view_file *ret_file)
 {
-	ret_file->view = view;
-	ret_file->json = json;
-	ret_file->slice = false;
-	ret_file->entry = entry;
+	*ret_file = (struct view_file){ .view = view, .json = json,
+					.entry = entry };
 	catalog_shape(catalog, catalog_entry(catalog, entry),
 		      &ret_file->selection);
 }
@@ -75,6 +77,40 @@ static bool parse_object(const struct catalog *catalog, const char *name,
 	return true;
 }
 
+/* The suffix of the files of a view of tensors. */
+static const char *suffix_of(enum view view)
+{
+	switch (view) {
+	case VIEW_NPY:
+	case VIEW_F32:
+		return ".npy";
+	case VIEW_SAFETENSORS:
+	case VIEW_HF:
+		return ".safetensors";
+	default:
+		return "";
+	}
+}
+
+/* A type that has floats, though float32 may not hold them. */
+static bool is_floating(enum dtype dtype)
+{
+	return convert_is_possible(dtype, DTYPE_F32);
+}
+
+static bool parse_slice(const struct catalog *catalog, const char *text,
+			size_t size, struct view_file *file)
+{
+	const struct catalog_entry *entry =
+		catalog_entry(catalog, file->entry);
+	struct box whole, written;
+
+	catalog_written_shape(catalog, entry, &whole);
+	file->slice = true;
+	return slice_parse(text, size, &whole, &written) &&
+	       catalog_select(catalog, entry, &written, &file->selection);
+}
+
 bool view_parse(const struct catalog *catalog, enum view view,
 		const char *name, struct view_file *ret_file)
 {
@@ -85,59 +121,109 @@ bool view_parse(const struct catalog *catalog, enum view view,
 
 	if (view == VIEW_OBJECTS)
 		return parse_object(catalog, name, ret_file);
-	if (view == VIEW_NPY && !strip(name, &size, ".npy"))
+	if (!strip(name, &size, suffix_of(view)))
 		return false;
+	file = (struct view_file){ .view = view, .grouped = true };
+	if (view == VIEW_SAFETENSORS &&
+	    group_find(catalog, name, size, &file.group)) {
+		*ret_file = file;
+		return true;
+	}
 	/* Encoded names have no bracket of their own. */
 	bracket = memchr(name, '[', size);
 	entry = catalog_find_tensor(catalog, name,
 				    bracket ? (size_t)(bracket - name) : size);
-	if (entry < 0)
+	if (entry < 0 ||
+	    (view == VIEW_F32 && !is_floating(catalog_entry(catalog,
+						(uint64_t)entry)->dtype)))
 		return false;
 	view_whole(catalog, view, (uint64_t)entry, false, &file);
-	if (bracket) {
-		struct box whole = file.selection;
-
-		if (!slice_parse(bracket, size - (size_t)(bracket - name),
-				 &whole, &file.selection))
-			return false;
-		file.slice = true;
-	}
+	if (bracket && !parse_slice(catalog, bracket,
+				    size - (size_t)(bracket - name), &file))
+		return false;
 	*ret_file = file;
 	return true;
+}
+
+bool view_lists(const struct catalog *catalog, enum view view, uint64_t entry)
+{
+	return view != VIEW_F32 ||
+	       convert_is_exact(catalog_entry(catalog, entry)->dtype,
+				DTYPE_F32);
 }
 
 void view_print(const struct catalog *catalog, const struct view_file *file,
 		char ret_name[256])
 {
-	const struct catalog_entry *entry =
-		catalog_entry(catalog, file->entry);
-	size_t size = name_encode(catalog_text(catalog, entry->name),
-				  entry->name_size, ret_name);
+	const struct catalog_entry *entry;
+	size_t size;
 
-	if (file->view == VIEW_NPY)
-		strcpy(ret_name + size, ".npy");
-	else if (file->view == VIEW_OBJECTS)
+	if (file->grouped) {
+		size = group_name(catalog, &file->group, ret_name);
+	} else {
+		entry = catalog_entry(catalog, file->entry);
+		size = name_encode(catalog_text(catalog, entry->name),
+				   entry->name_size, ret_name);
+	}
+	if (file->view == VIEW_OBJECTS)
 		strcpy(ret_name + size, file->json ? ".json" : ".pt");
+	else
+		strcpy(ret_name + size, suffix_of(file->view));
 }
 
-/* ---- sizes --------------------------------------------------------------- */
+/* ---- bytes --------------------------------------------------------------- */
 
-size_t view_header(const struct catalog *catalog, const struct view_file *file,
-		   char ret_header[])
+int view_image(const struct catalog *catalog, const struct view_file *file,
+	       struct image **ret_image)
 {
-	if (file->view != VIEW_NPY)
-		return 0;
-	return npy_header(catalog_entry(catalog, file->entry)->dtype,
-			  &file->selection, ret_header);
+	struct image_origin origin = {
+		.catalog = catalog, .entry = file->entry,
+		.selection = file->selection,
+	};
+
+	if (file->grouped)
+		return group_image(catalog, &file->group, ret_image);
+	if (file->view == VIEW_F32) {
+		if (!view_lists(catalog, VIEW_F32, file->entry))
+			return -EOPNOTSUPP;
+		origin.dtype = DTYPE_F32;
+	}
+	switch (file->view) {
+	case VIEW_NPY:
+	case VIEW_F32:
+		return image_npy(&origin, ret_image);
+	case VIEW_SAFETENSORS:
+		return image_safetensors_slice(&origin, ret_image);
+	default:
+		return image_raw(&origin, ret_image);
+	}
 }
 
-uint64_t view_data_size(const struct catalog *catalog,
-			const struct view_file *file)
+int view_size(const struct catalog *catalog, const struct view_file *file,
+	      uint64_t *ret_size)
 {
 	const struct catalog_entry *entry =
 		catalog_entry(catalog, file->entry);
+	const struct dtype_info *info = dtype_info(entry->dtype);
+	char header[NPY_HEADER_MAX];
+	struct image *image;
+	int error;
 
-	return box_volume(&file->selection) * dtype_info(entry->dtype)->size;
+	/* The two of which there are many do without an allocation. */
+	if (!file->grouped && (file->view == VIEW_TENSORS ||
+			       file->view == VIEW_NPY)) {
+		*ret_size = box_volume(&file->selection) * info->size;
+		if (file->view == VIEW_NPY)
+			*ret_size += npy_header(entry->dtype,
+						&file->selection, header);
+		return 0;
+	}
+	error = view_image(catalog, file, &image);
+	if (error)
+		return error;
+	*ret_size = image_size(image);
+	image_put(image);
+	return 0;
 }
 
 /* ---- attributes ---------------------------------------------------------- */
@@ -149,10 +235,10 @@ static const char *const attribute_names[] = {
 	"user.ckptfs.shape", "user.ckptfs.shards",
 };
 
-/* Objects have a name only. */
+/* Objects have a name only, groups of tensors nothing. */
 static size_t attribute_count(const struct view_file *file)
 {
-	return file->view == VIEW_OBJECTS ? 1 :
+	return file->grouped ? 0 : file->view == VIEW_OBJECTS ? 1 :
 	       sizeof(attribute_names) / sizeof(attribute_names[0]);
 }
 
@@ -171,6 +257,7 @@ int view_attribute(const struct catalog *catalog, const struct view_file *file,
 {
 	const struct catalog_entry *entry =
 		catalog_entry(catalog, file->entry);
+	struct box written;
 	size_t i;
 
 	for (i = 0; i < attribute_count(file); i++)
@@ -190,8 +277,10 @@ int view_attribute(const struct catalog *catalog, const struct view_file *file,
 						      entry->type_name),
 				    entry->type_name_size) :
 		       append_text(out, dtype_info(entry->dtype)->torch);
-	if (strcmp(name, "shape") == 0)
-		return catalog_json_shape(&file->selection, out);
+	if (strcmp(name, "shape") == 0) {
+		catalog_written(catalog, entry, &file->selection, &written);
+		return catalog_json_shape(&written, out);
+	}
 	return catalog_json_shards(catalog, entry,
 				   file->slice ? &file->selection : NULL,
 				   LIMIT_XATTR_SIZE, out);
@@ -206,6 +295,42 @@ int view_attributes(const struct view_file *file, struct array *out)
 		error = array_append(out, attribute_names[i],
 				     strlen(attribute_names[i]) + 1);
 	return error;
+}
+
+/* ---- objects --------------------------------------------------------------- */
+
+static const struct catalog_shard *
+object_shard(const struct catalog *catalog, uint64_t entry)
+{
+	return catalog_shard(catalog, catalog_entry(catalog, entry), 0);
+}
+
+bool view_is_decoded(const struct catalog *catalog,
+		     const struct view_file *file)
+{
+	return file->view == VIEW_OBJECTS && !file->json &&
+	       object_shard(catalog, file->entry)->flags &
+	       CATALOG_TRANSFORMED;
+}
+
+static int copy_item(void *context, const struct input *input)
+{
+	void *room;
+
+	if (input->size > LIMIT_OBJECT_MEMORY)
+		return -EOPNOTSUPP;
+	room = array_add(context, input->size);
+	return room ? input->read(input, room, input->size, 0) : -ENOMEM;
+}
+
+int view_object(const struct checkpoint *checkpoint, uint64_t entry,
+		struct array *out)
+{
+	int error = checkpoint_item(checkpoint,
+				    object_shard(checkpoint->catalog, entry),
+				    copy_item, out);
+
+	return error == -E2BIG ? -EOPNOTSUPP : error;
 }
 
 /* ---- JSON ---------------------------------------------------------------- */
@@ -230,14 +355,10 @@ static int print_object(void *context, const struct input *input)
 int view_object_json(const struct checkpoint *checkpoint, uint64_t entry,
 		     struct array *out)
 {
-	const struct catalog *catalog = checkpoint->catalog;
-	int error;
+	int error = checkpoint_item(checkpoint,
+				    object_shard(checkpoint->catalog, entry),
+				    print_object, out);
 
-	error = checkpoint_item(checkpoint,
-				catalog_shard(catalog,
-					      catalog_entry(catalog, entry),
-					      0),
-				print_object, out);
 	/* An item that cannot be read has no plain data to show. */
 	return error == -EIO ? -EOPNOTSUPP : error;
 }

@@ -123,6 +123,29 @@ bool catalog_select(const struct catalog *catalog,
 	return true;
 }
 
+void catalog_written(const struct catalog *catalog,
+		     const struct catalog_entry *entry, const struct box *box,
+		     struct box *ret_written)
+{
+	unsigned bits = dtype_info(entry->dtype)->bits, axis;
+	unsigned last = entry->ndim - 1u;
+	struct box shape, whole;
+
+	*ret_written = *box;
+	if (!(entry->flags & CATALOG_PACKED) || entry->ndim == 0)
+		return;
+	catalog_shape(catalog, entry, &shape);
+	catalog_written_shape(catalog, entry, &whole);
+	if (shape.size[last] * 8 == whole.size[last] * bits) {
+		ret_written->offset[last] = box->offset[last] * 8 / bits;
+		ret_written->size[last] = box->size[last] * 8 / bits;
+		return;
+	}
+	for (axis = 0; axis < entry->ndim; axis++)
+		if (shape.size[axis] != whole.size[axis])
+			ret_written->size[axis] = whole.size[axis];
+}
+
 size_t catalog_path_size(const struct catalog *catalog,
 			 const struct catalog_entry *entry, unsigned parts)
 {

@@ -147,6 +147,10 @@ void catalog_written_shape(const struct catalog *catalog,
 bool catalog_select(const struct catalog *catalog,
 		    const struct catalog_entry *entry,
 		    const struct box *written, struct box *ret_box);
+/* And back: the part of the written shape that @box of the entry is. */
+void catalog_written(const struct catalog *catalog,
+		     const struct catalog_entry *entry, const struct box *box,
+		     struct box *ret_written);
 /* Does the path of @entry lie below the key @key, a join of parts by dots
  * such as "app.model"? Its rest then begins at key_size + 1 of the name. */
 bool catalog_is_below(const struct catalog *catalog,

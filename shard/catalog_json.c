@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/catalog_json.h"
 
+#include "shard/json_text.h"
 #include "shard/name.h"
 
 #include <errno.h>
 #include <json-c/json.h>
 #include <string.h>
-
-enum { JSON_FLAGS = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE };
 
 /*
  * Add @value, which is given away, to @object. Allocation failures are
@@ -50,28 +49,6 @@ static struct json_object *make_box(const struct box *box, bool *failed)
 	return object;
 }
 
-/* A name for JSON: what is not UTF-8 becomes U+FFFD. */
-static struct json_object *make_name(const char *name, size_t size)
-{
-	struct array text = { .data = NULL };
-	struct json_object *string = NULL;
-	size_t i = 0;
-	int error = 0;
-
-	while (i < size && !error) {
-		unsigned length = name_utf8_size(name + i, size - i);
-
-		error = length ? array_append(&text, name + i, length) :
-				 array_append(&text, "\xef\xbf\xbd", 3);
-		i += length ? length : 1;
-	}
-	if (!error)
-		string = json_object_new_string_len(text.data ? text.data : "",
-						    (int)text.size);
-	array_finish(&text);
-	return string;
-}
-
 static struct json_object *make_shard(const struct catalog *catalog,
 				      const struct catalog_shard *shard,
 				      const struct box *box, bool *failed)
@@ -82,28 +59,11 @@ static struct json_object *make_shard(const struct catalog *catalog,
 	add(object, "box", make_box(box, failed), failed);
 	add(object, "rank", json_object_new_uint64(file->rank), failed);
 	add(object, "file",
-	    make_name(catalog_text(catalog, file->path), file->path_size),
+	    json_text_name(catalog_text(catalog, file->path), file->path_size),
 	    failed);
 	add(object, "offset", json_object_new_uint64(shard->offset), failed);
 	add(object, "size", json_object_new_uint64(shard->size), failed);
 	return object;
-}
-
-/* Append the text of @object, which is given away. */
-static int append(struct array *out, struct json_object *object, bool failed)
-{
-	const char *text = NULL;
-	size_t size = 0;
-	int error;
-
-	/* json-c cuts the text short in silence when memory runs out. */
-	errno = 0;
-	if (object && !failed)
-		text = json_object_to_json_string_length(object, JSON_FLAGS,
-							 &size);
-	error = text && errno != ENOMEM ? array_append(out, text, size) : -ENOMEM;
-	json_object_put(object);
-	return error;
 }
 
 int catalog_json_shape(const struct box *shape, struct array *out)
@@ -112,7 +72,7 @@ int catalog_json_shape(const struct box *shape, struct array *out)
 	struct json_object *sizes =
 		make_numbers(shape->size, shape->ndim, &failed);
 
-	return append(out, sizes, failed);
+	return json_text_append(out, sizes, failed);
 }
 
 static int append_shards(const struct catalog *catalog,
@@ -139,7 +99,7 @@ static int append_shards(const struct catalog *catalog,
 			break;
 		shard = make_shard(catalog, catalog_shard(catalog, entry, i),
 				   &box, &failed);
-		error = append(out, shard, failed);
+		error = json_text_append(out, shard, failed);
 		if (!error && limit && out->size - start >= limit)
 			error = -E2BIG;
 	}
@@ -186,12 +146,12 @@ static struct json_object *make_tensor(const struct catalog *catalog,
 	char encoded[NAME_ENCODED_MAX];
 	struct box shape;
 
-	catalog_shape(catalog, entry, &shape);
+	catalog_written_shape(catalog, entry, &shape);
 	name_encode(name, entry->name_size, encoded);
-	add(object, "name", make_name(name, entry->name_size), failed);
+	add(object, "name", json_text_name(name, entry->name_size), failed);
 	add(object, "dtype", json_object_new_string(info->name), failed);
 	add(object, "torch_dtype", entry->type_name_size ?
-	    make_name(catalog_text(catalog, entry->type_name),
+	    json_text_name(catalog_text(catalog, entry->type_name),
 		      entry->type_name_size) :
 	    json_object_new_string(info->torch), failed);
 	add(object, "shape", make_numbers(shape.size, shape.ndim, failed),
@@ -212,7 +172,7 @@ int catalog_json_tensor(const struct catalog *catalog, uint64_t index,
 	const struct catalog_entry *entry = catalog_entry(catalog, index);
 	bool failed = false;
 	struct json_object *object = make_tensor(catalog, entry, &failed);
-	int error = append(out, object, failed);
+	int error = json_text_append(out, object, failed);
 
 	if (error)
 		return error;

@@ -49,16 +49,22 @@
  * make many out of a few. */
 #define LIMIT_SHARD_COST 8
 
-/* Different chains of stream extensions in one checkpoint, and extensions in
- * one chain: a writer is configured with one of them, of one or two. */
+/* Different chains of stream extensions in one checkpoint, extensions in one
+ * chain, and bytes of the name of one: a writer is configured with one chain,
+ * of one or two, and "stream.zstd/1" has 13. */
 #define LIMIT_TRANSFORMS 256
 #define LIMIT_TRANSFORM_DEPTH 8
+#define LIMIT_TRANSFORM_NAME 256
 
 /* Parts of the path of a tensor in its state dict. Real ones have up to 8. */
 #define LIMIT_PATH_DEPTH 256
 
 /* Bytes of the header of a safetensors file: the format's own limit. */
 #define LIMIT_SAFETENSORS_HEADER ((uint64_t)100 * 1000 * 1000)
+
+/* Bytes of a value in JSON that is no string: real ones have under 1000, and
+ * one takes up to 40 times its size in memory. */
+#define LIMIT_JSON_VALUE_SIZE MIB
 
 /* Bytes of the name of a type: "float8_e4m3fnuz" has 15. */
 #define LIMIT_TYPE_NAME_SIZE 64

@@ -16,6 +16,7 @@ void reply_destroy(struct reply *reply)
 	reply_release(reply);
 	free(reply->buffer);
 	free(reply->scratch);
+	reply_destroy(reply->inner);
 	free(reply);
 }
 
@@ -23,6 +24,8 @@ void reply_begin(struct reply *reply, uint64_t size)
 {
 	reply_release(reply);
 	reply->size = size;
+	reply->base = 0;
+	reply->gather = reply->copy;
 	reply->buffered = false;
 	reply->fault.error = 0;
 	reply->iov_count = 0;
@@ -54,11 +57,23 @@ unsigned char *reply_scratch(struct reply *reply)
 	return reply->scratch;
 }
 
+struct reply *reply_inner(struct reply *reply)
+{
+	if (!reply->inner)
+		reply->inner = reply_create();
+	if (reply->inner) {
+		reply->inner->copy = true;
+		reply->inner->nowait = reply->nowait;
+	}
+	return reply->inner;
+}
+
 int reply_borrow(struct reply *reply, uint64_t target, const void *data,
 		 uint64_t size)
 {
 	struct reply_segment *last = NULL;
 
+	target += reply->base;
 	if (reply->segment_count > 0)
 		last = &reply->segments[reply->segment_count - 1];
 	if (last && last->target + last->size == target &&

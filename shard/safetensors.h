@@ -29,11 +29,13 @@ struct safetensors {
 	uint64_t data_offset;	/* 8 + N, bytes from the start of the file */
 	uint64_t data_size;	/* largest end, bytes */
 	uint64_t tensor_count;
-	struct array tensors;	/* struct safetensors_tensor, as they come */
+	struct array tensors;	/* struct safetensors_tensor, in the order of
+				 * their data */
 	struct array dims;	/* uint64_t */
 	struct array names;
 	struct array slots;	/* uint32_t: hash table, index + 1 */
 	struct array sharding;	/* text of DCP_SHARDING_INFO */
+	uint64_t sharding_source; /* byte offset of that in the file */
 	bool is_sharded;	/* it was there */
 	uint64_t seed;		/* of the hash table */
 };
@@ -61,7 +63,8 @@ int64_t safetensors_find(const struct safetensors *safetensors,
 /*
  * The geometry of a tensor in a catalog: @ndim sizes at @written, in elements
  * of @dtype, as sizes that count whole bytes where elements share them (see
- * catalog.h). False when it is the same, as for all types of whole bytes.
+ * catalog.h). False when it is the same, as for all types of whole bytes. The
+ * whole must be whole bytes, and the product of what is not 0 no overflow.
  */
 bool safetensors_pack(enum dtype dtype, unsigned ndim, const uint64_t *written,
 		      uint64_t *ret_size);

@@ -40,10 +40,15 @@ struct reply_hold {
  */
 struct reply {
 	uint64_t size;			/* bytes of the range */
-	bool gather;			/* borrow nothing */
+	uint64_t base;			/* where in it the tensor at hand
+					 * starts: targets count from there */
+	bool copy;			/* borrow nothing, ever: our own code
+					 * will touch the bytes */
+	bool gather;			/* borrow nothing this time */
 	bool nowait;			/* -EAGAIN instead of blocking */
 	unsigned char *buffer;		/* owned; reply_buffer makes it */
 	unsigned char *scratch;		/* owned; reply_scratch makes it */
+	struct reply *inner;		/* owned; reply_inner makes it */
 	bool buffered;			/* the buffer holds something */
 	struct fault fault;		/* of an item found bad just now */
 	const char *fault_file;		/* borrowed from the catalog */
@@ -62,7 +67,8 @@ struct reply *reply_create(void);
 /* Release it if need be, and free it. */
 void reply_destroy(struct reply *reply);
 
-/* Start a range of @size <= REPLY_SIZE_MAX bytes. Releases the last one. */
+/* Start a range of @size <= REPLY_SIZE_MAX bytes, with the base 0. Releases
+ * the last one. */
 void reply_begin(struct reply *reply, uint64_t size);
 
 /* Let go of all that was borrowed; iov is void. */
@@ -71,8 +77,10 @@ void reply_release(struct reply *reply);
 /* REPLY_SIZE_MAX bytes of memory, kept by the reply. NULL: out of memory. */
 unsigned char *reply_buffer(struct reply *reply);
 unsigned char *reply_scratch(struct reply *reply);
+/* A reply for bytes that are still to be converted; it copies. */
+struct reply *reply_inner(struct reply *reply);
 
-/* Add @size bytes at @data, valid until the reply is released. 0, or
+/* Add @size bytes at @data for @target bytes behind the base, valid until the reply is released. 0, or
  * -ENOBUFS. */
 int reply_borrow(struct reply *reply, uint64_t target, const void *data,
 		 uint64_t size);
@@ -88,8 +96,8 @@ int reply_hold(struct reply *reply,
 int reply_finish(struct reply *reply, uint64_t skip, uint64_t size);
 
 /*
- * `read` adds what the @count pieces of @plan hold to @reply, all of it or
- * -errno; thread safe. It may fill reply->fault once for each bad item.
+ * `read` adds what the @count pieces of @plan hold to @reply, behind its
+ * base, all of it or -errno; thread safe. It may fill reply->fault once for each bad item.
  */
 struct source {
 	int (*read)(struct source *source, const struct plan *plan,

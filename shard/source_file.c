@@ -273,6 +273,7 @@ static int gather_piece(struct source_file *s, const struct plan *plan,
 
 	if (!gather.target || !gather.scratch)
 		return -ENOMEM;
+	gather.target += reply->base;
 	/* A pread may block, on a store that is not in memory. */
 	if (reply->nowait && !files_in_memory(s->files))
 		return -EAGAIN;

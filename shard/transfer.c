@@ -93,31 +93,46 @@ static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 	return error;
 }
 
-int transfer_read(const struct transfer *transfer, struct reply *reply)
+int transfer_fill(const struct transfer *transfer, struct reply *reply)
 {
 	uint64_t element = dtype_info(transfer->entry->dtype)->size;
-	uint64_t begin, end, skip;
+	uint64_t begin, end;
 	int error;
 
 	if (element == 0)
 		return -EOPNOTSUPP;
+	/* Of what overlaps the last one counts: in the order of copying. */
+	if (transfer->entry->flags & CATALOG_OVERLAP && !reply->gather)
+		return -ENOBUFS;
 	begin = transfer->offset / element;
-	end = (transfer->offset + transfer->size + element - 1) / element;
-	skip = transfer->offset - begin * element;
-	reply_begin(reply, 0);
+	end = begin + transfer->size / element;
 	error = check_coverage(transfer, begin, end);
-	if (error)
-		return error;
-	reply->gather = transfer->entry->flags & CATALOG_OVERLAP;
+	return error ? error : fill(transfer, begin, end, reply);
+}
+
+int transfer_read(const struct transfer *transfer, struct reply *reply)
+{
+	uint64_t element = dtype_info(transfer->entry->dtype)->size;
+	struct transfer whole = *transfer;
+	uint64_t skip;
+	bool gather = false;
+	int error;
+
+	if (element == 0)
+		return -EOPNOTSUPP;
+	skip = transfer->offset % element;
+	whole.offset -= skip;
+	whole.size = (skip + transfer->size + element - 1) / element * element;
 	for (;;) {
-		reply_begin(reply, (end - begin) * element);
-		error = fill(transfer, begin, end, reply);
+		reply_begin(reply, whole.size);
+		reply->gather |= gather;
+		error = transfer_fill(&whole, reply);
 		if (!error)
 			error = reply_finish(reply, skip, transfer->size);
 		if (error != -ENOBUFS || reply->gather)
 			break;
 		/* Too finely cut to be borrowed: copy it together. */
-		reply->gather = true;
+		gather = true;
 	}
 	if (error)
 		reply_release(reply);

@@ -20,4 +20,10 @@ struct transfer {
  */
 int transfer_read(const struct transfer *transfer, struct reply *reply);
 
+/*
+ * Add the bytes, whole elements, to @reply behind its base. Besides other
+ * -errno, -ENOBUFS: the reply must be begun again, to gather.
+ */
+int transfer_fill(const struct transfer *transfer, struct reply *reply);
+
 #endif

@@ -41,7 +41,8 @@ TYPES = {
     "qint8": (1, "QI8", "|V1"),
 }
 
-VIEWS = ("tensors", "npy", "objects", "tensors.json")
+VIEWS = ("tensors", "npy", "f32", "safetensors", "hf", "objects",
+         "tensors.json")
 
 
 def encode(name, limit=180):

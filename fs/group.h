@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tensors that go together into one safetensors file: those below a key of
+ * the state dict, by the paths that the checkpoint has for them, never by
+ * splitting names. Those with a path of one part, or of none, are the flat
+ * ones; their file is called `model`, unless a key has that name.
+ */
+#ifndef FS_GROUP_H
+#define FS_GROUP_H
+
+#include "shard/array.h"
+#include "shard/image.h"
+#include "shard/name.h"
+
+struct group {
+	const char *key;	/* borrowed from the catalog; the flat ones
+				 * have none */
+	size_t key_size;	/* bytes */
+	bool flat;
+};
+
+/* The groups of the first parts of all paths, and the flat one, as struct
+ * group in the order of their names. 0 or -ENOMEM. */
+int group_list(const struct catalog *catalog, struct array *out);
+
+/* Its file name without the suffix, encoded as names are; returns its size. */
+int group_name(const struct catalog *catalog, const struct group *group,
+	       char ret_name[NAME_ENCODED_MAX]);
+
+/* The group of this name: of a first part, or of deeper ones joined by dots. */
+bool group_find(const struct catalog *catalog, const char *name, size_t size,
+		struct group *ret_group);
+
+/* What transformers should load: below @key, or, if that is NULL, the key
+ * called `model`, else the flat ones. False: there are no such tensors. */
+bool group_root(const struct catalog *catalog, const char *key,
+		struct group *ret_group);
+
+/* The file. As image_safetensors. */
+int group_image(const struct catalog *catalog, const struct group *group,
+		struct image **ret_image);
+
+#endif
