@@ -27,6 +27,8 @@ struct options {
 	char *source, *path;	/* owned */
 	char *log;		/* owned */
 	char *name;		/* owned: fsname= */
+	char *decoded_cache;	/* owned: a size */
+	char *hf_root, *hf_assets; /* owned */
 	int foreground, debug, help, version;
 };
 
@@ -42,6 +44,9 @@ static const struct fuse_opt specs[] = {
 	OPTION("--version", version),
 	OPTION("log=%s", log),
 	OPTION("fsname=%s", name),
+	OPTION("decoded_cache=%s", decoded_cache),
+	OPTION("hf_root=%s", hf_root),
+	OPTION("hf_assets=%s", hf_assets),
 	/* What mount(8) and fstab(5) say to all file systems. */
 	FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
@@ -56,12 +61,18 @@ static const struct fuse_opt specs[] = {
 
 static const char help_text[] =
 "usage: ckptfs SOURCE MOUNTPOINT [-f] [-d] [-o options]\n"
+"       ckptfs COMMAND ...\n"
 "\n"
-"Mount the folder SOURCE, and every PyTorch distributed checkpoint in it, so\n"
-"that each tensor is a file. Beside the stored files of a checkpoint stand:\n"
+"Mount the folder SOURCE, and every checkpoint in it (PyTorch distributed, or\n"
+"safetensors), so that each tensor is a file. Beside the stored files of a\n"
+"checkpoint stand:\n"
 "\n"
 "    tensors/NAME       the whole tensor: row-major, little-endian bytes\n"
 "    npy/NAME.npy       the same behind a NumPy header\n"
+"    f32/NAME.npy       floating types widened to float32\n"
+"    safetensors/KEY.safetensors\n"
+"                       all tensors below a key of the state dict\n"
+"    hf/                model.safetensors, for from_pretrained\n"
 "    objects/NAME.pt    what is not a tensor, as stored; NAME.json where it\n"
 "                       is plain data\n"
 "    tensors.json       names, types, shapes and shards of all tensors\n"
@@ -72,6 +83,10 @@ static const char help_text[] =
 "    -d                 print every request; implies -f\n"
 "    -o log=FILE        append what is logged to FILE; in the background the\n"
 "                       system log has it otherwise\n"
+"    -o hf_root=KEY     the key of the state dict that hf/ shows: app.model\n"
+"    -o hf_assets=DIR   a folder of more files for hf/: config.json, tokenizer\n"
+"    -o decoded_cache=SIZE\n"
+"                       memory for stored items that are compressed: 1G, 512M\n"
 "    -o fsname=NAME     the source that /proc/mounts shows\n"
 "    -o allow_other     let other users in\n"
 "    -o auto_unmount    unmount when the daemon dies\n"
@@ -79,7 +94,20 @@ static const char help_text[] =
 "    -h, --help         this text\n"
 "    -V, --version      the version\n"
 "\n"
-"Unmount with: fusermount3 -u MOUNTPOINT\n";
+"Unmount with: fusermount3 -u MOUNTPOINT\n"
+"\n"
+"The commands need no mount; ckptfs COMMAND --help says more. A folder of such\n"
+"a name is mounted as ./NAME.\n"
+"\n";
+
+static void print_help(void)
+{
+	unsigned i;
+
+	fputs(help_text, stdout);
+	for (i = 0; tools[i]; i++)
+		printf("    %-18s %s\n", tools[i]->name, tools[i]->summary);
+}
 
 static int take_argument(void *data, const char *arg, int key,
 			 struct fuse_args *args)
@@ -197,15 +225,24 @@ static int explain(const char *what, int error)
 	return EXIT_FAILURE;
 }
 
-static int serve(const struct options *options, struct fuse_args *args,
-		 int report)
+static bool parse_options(const struct options *options,
+			  struct namespace_options *ret)
+{
+	*ret = (struct namespace_options){
+		.decoded_cache = GIB,
+		.hf_root = options->hf_root, .hf_assets = options->hf_assets,
+	};
+	return !options->decoded_cache ||
+	       tool_parse_size(options->decoded_cache, &ret->decoded_cache);
+}
+
+static int serve(const struct options *options,
+		 const struct namespace_options *namespace_options,
+		 struct fuse_args *args, int report)
 {
 	struct mount_options mount_options = {
 		.source = options->source, .path = options->path,
 		.args = args->argv, .arg_count = args->argc,
-	};
-	struct namespace_options namespace_options = {
-		.decoded_cache = GIB,
 	};
 	struct namespace ns;
 	struct mount *mount;
@@ -218,7 +255,7 @@ static int serve(const struct options *options, struct fuse_args *args,
 		return usage("bad options");
 	if (error)
 		return explain("starting", error);
-	error = namespace_init(&ns, options->source, &namespace_options, &bad);
+	error = namespace_init(&ns, options->source, namespace_options, &bad);
 	if (error) {
 		status = explain(bad, error);
 		goto destroy_mount;
@@ -248,10 +285,11 @@ destroy_mount:
 
 static int run(const struct options *options, struct fuse_args *args)
 {
+	struct namespace_options namespace_options;
 	int report = -1, status = EXIT_FAILURE, error;
 
 	if (options->help) {
-		fputs(help_text, stdout);
+		print_help();
 		return EXIT_SUCCESS;
 	}
 	if (options->version) {
@@ -261,6 +299,8 @@ static int run(const struct options *options, struct fuse_args *args)
 	}
 	if (!options->source || !options->path)
 		return usage("SOURCE and MOUNTPOINT are needed");
+	if (!parse_options(options, &namespace_options))
+		return usage("decoded_cache needs a size, such as 1G");
 	if (options->log) {
 		error = log_open(options->log);
 		if (error) {
@@ -276,7 +316,7 @@ static int run(const struct options *options, struct fuse_args *args)
 		fprintf(stderr, "ckptfs: %s\n", strerror(-error));
 	if (error)
 		return status;
-	return serve(options, args, report);
+	return serve(options, &namespace_options, args, report);
 }
 
 /* Descriptors 0 to 2 are never files of ours, also when we were started
@@ -310,5 +350,8 @@ int main(int argc, char **argv)
 	free(options.path);
 	free(options.log);
 	free(options.name);
+	free(options.decoded_cache);
+	free(options.hf_root);
+	free(options.hf_assets);
 	return status;
 }

@@ -5,10 +5,14 @@
 #   scripts/bench.sh --help        all options and the names of the rows
 #
 # Makes its own checkpoints, with PyTorch where it is installed (run
-# scripts/setup.sh once for that), else with the writer of the tests. Needs
-# about 2 GiB in /dev/shm, or --store DIR, and 256 MiB on a disk. Run it on a
-# quiet machine; ratios are what counts. Its exit status says whether each row
-# could be measured, never how fast it was.
+# scripts/setup.sh once for that), else with the writer of the tests. Rows that
+# compare with PyTorch, safetensors or transformers are left out, and say so,
+# where those are not installed; rows about a command are left out where the
+# ckptfs that is measured does not have it. Needs up to 4 GiB in /dev/shm, or
+# 6 GiB in --store DIR, where they stay, and 256 MiB on a disk, and as much
+# memory again for the programs. Run it on a quiet machine; ratios are what
+# counts. Its exit status says whether each row could be measured, never how
+# fast it was.
 #
 # CKPTFS_BIN names a ckptfs to measure instead of the one it builds.
 set -euo pipefail

@@ -1,246 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/checkpoint.h"
 
-#include "shard/array.h"
-#include "shard/dcp.h"
 #include "shard/limits.h"
-#include "shard/name.h"
+#include "shard/loader.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static const char global_marker[] = ".metadata";
 
 /* Data files that are this much younger than the marker were hardly copied
  * together with it: an overwrite began, and did not end. */
 static const int64_t overwrite_delay_ns = INT64_C(600) * 1000000000;
 
-/* ---- markers ------------------------------------------------------------- */
-
-/* "__N.metadata"; the number without leading zeros, so that one rank has one
- * file. */
-static bool is_rank_marker(const char *name, uint64_t *ret_rank)
-{
-	uint64_t rank = 0;
-	const char *p = name + 2;
-
-	if (strncmp(name, "__", 2) != 0 || *p < '0' || *p > '9' ||
-	    (*p == '0' && p[1] != '.'))
-		return false;
-	for (; *p >= '0' && *p <= '9'; p++) {
-		rank = rank * 10 + (uint64_t)(*p - '0');
-		if (rank > UINT32_MAX)
-			return false;
-	}
-	*ret_rank = rank;
-	return strcmp(p, global_marker) == 0;
-}
-
-static int compare_markers(const void *a, const void *b)
-{
-	const struct checkpoint_marker *x = a, *y = b;
-	uint64_t x_rank = 0, y_rank = 0;
-
-	is_rank_marker(x->name, &x_rank);
-	is_rank_marker(y->name, &y_rank);
-	return x_rank < y_rank ? -1 : x_rank > y_rank;
-}
-
-static int list_rank_markers(DIR *stream, struct array *markers)
-{
-	struct checkpoint_marker marker;
-	struct dirent *entry;
-	uint64_t rank;
-
-	for (;;) {
-		errno = 0;
-		entry = readdir(stream);
-		if (!entry)
-			return -errno;
-		if (!is_rank_marker(entry->d_name, &rank))
-			continue;
-		if (markers->size / sizeof(marker) == LIMIT_METADATA_FILES)
-			return -E2BIG;
-		memset(&marker, 0, sizeof(marker));
-		snprintf(marker.name, sizeof(marker.name), "__%" PRIu64 "%s",
-			 rank, global_marker);
-		if (array_append(markers, &marker, sizeof(marker)))
-			return -ENOMEM;
-	}
-}
-
-static DIR *open_stream(int folder)
-{
-	int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-
-	if (fd >= 0 && !stream)
-		close(fd);
-	return stream;
-}
-
-/* 0, -ENOENT, or -errno. */
-static int find_global_marker(int folder)
-{
-	struct stat status;
-
-	return fstatat(folder, global_marker, &status, AT_SYMLINK_NOFOLLOW) <
-	       0 ? -errno : 0;
-}
-
-/* The names of the markers: .metadata alone, or those of the ranks. */
-static int list_markers(int folder, struct array *markers)
-{
-	struct checkpoint_marker marker = { .name = ".metadata" };
-	DIR *stream;
-	int error = find_global_marker(folder);
-
-	if (!error)
-		return array_append(markers, &marker, sizeof(marker));
-	if (error != -ENOENT)
-		return error;
-	stream = open_stream(folder);
-	if (!stream)
-		return -errno;
-	error = list_rank_markers(stream, markers);
-	closedir(stream);
-	if (error)
-		return error;
-	if (markers->size == 0)
-		return -ENOENT;
-	qsort(markers->data, markers->size / sizeof(marker), sizeof(marker),
-	      compare_markers);
-	return 0;
-}
-
 uint64_t checkpoint_signature(int folder)
 {
-	struct array markers = { .data = NULL };
-	struct checkpoint_marker *marker;
-	struct stat status;
-	uint64_t signature = 0;
-	size_t i;
-
-	if (list_markers(folder, &markers) == 0) {
-		marker = (void *)markers.data;
-		for (i = 0; i < markers.size / sizeof(*marker); i++)
-			if (fstatat(folder, marker[i].name, &status,
-				    AT_SYMLINK_NOFOLLOW) == 0)
-				marker[i].pin = pin_from_stat(&status);
-		signature = name_hash(markers.data, markers.size, 0) | 1;
-	}
-	array_finish(&markers);
-	return signature;
+	return marker_signature(folder);
 }
 
 /* ---- opening --------------------------------------------------------------- */
-
-struct loader {
-	struct checkpoint *checkpoint;
-	struct checkpoint_report *report;
-	struct dcp_file *files;		/* owned, with their data */
-};
-
-static int refuse(struct loader *l, unsigned marker, int error,
-		  const char *reason)
-{
-	if (reason)
-		fault_set(&l->report->fault, error, 0, reason);
-	snprintf(l->report->file, sizeof(l->report->file), "%s",
-		 l->checkpoint->markers[marker].name);
-	return error;
-}
-
-/* All pickles since protocol 2 begin with PROTO: whatever else is called
- * .metadata is not read as a whole. */
-static int check_start(int fd, uint64_t size)
-{
-	unsigned char first = 0;
-	int error = size > 0 ? io_read(fd, &first, 1, 0) : 0;
-
-	return error ? error : first == 0x80 ? 0 : -EBADMSG;
-}
-
-/* A whole marker, pinned: the same before and after reading. */
-static int read_marker(struct loader *l, unsigned index)
-{
-	struct checkpoint_marker *marker = &l->checkpoint->markers[index];
-	struct stat before, after;
-	struct pin pin;
-	void *data;
-	int fd, error;
-
-	error = io_open(l->checkpoint->folder, marker->name, &fd, &before);
-	if (error == -ENOENT)
-		return -ESTALE;
-	if (error)
-		return refuse(l, index, error, strerror(-error));
-	marker->pin = pin_from_stat(&before);
-	if (index == 0)
-		l->checkpoint->status = before;
-	data = NULL;
-	if (marker->pin.size > LIMIT_METADATA_SIZE)
-		error = refuse(l, index, -E2BIG, "the file is too large");
-	else
-		error = check_start(fd, marker->pin.size);
-	if (error == -EBADMSG)
-		refuse(l, index, error, "not a pickle");
-	if (!error)
-		data = malloc(marker->pin.size + 1);
-	if (!error && !data)
-		error = refuse(l, index, -ENOMEM, "out of memory");
-	if (!error)
-		error = io_read(fd, data, marker->pin.size, 0);
-	if (fstat(fd, &after) == 0) {
-		pin = pin_from_stat(&after);
-		if (!pin_equal(&pin, &marker->pin))
-			error = -ESTALE;
-	}
-	close(fd);
-	l->files[index] = (struct dcp_file){ data, marker->pin.size };
-	if (error == -EIO)
-		return refuse(l, index, error, "reading failed");
-	return error;
-}
-
-static int read_markers(struct loader *l)
-{
-	unsigned count = l->checkpoint->marker_count, i;
-	int error = 0;
-
-	l->files = calloc(count, sizeof(*l->files));
-	if (!l->files)
-		return refuse(l, 0, -ENOMEM, "out of memory");
-	for (i = 0; i < count && !error; i++)
-		error = read_marker(l, i);
-	return error;
-}
-
-static int build_catalog(struct loader *l)
-{
-	struct checkpoint_report *report = l->report;
-	struct catalog_builder *builder;
-	unsigned bad = 0;
-	int error;
-
-	builder = catalog_builder_create(&report->notes);
-	if (!builder)
-		return refuse(l, 0, -ENOMEM, "out of memory");
-	error = dcp_read(builder, l->files, l->checkpoint->marker_count,
-			 &report->notes, &report->fault, &bad);
-	if (error)
-		refuse(l, bad, error, NULL);
-	else if (catalog_builder_finish(builder, &l->checkpoint->catalog))
-		error = refuse(l, 0, -ENOMEM, "out of memory");
-	catalog_builder_destroy(builder);
-	return error;
-}
 
 static const char *file_path(const struct checkpoint *c, uint64_t index)
 {
@@ -257,44 +37,87 @@ static struct pin find_pin(const struct checkpoint *c, uint64_t index,
 			    pin_from_stat(&status);
 }
 
-static int pin_files(struct loader *l)
+static int refuse(const struct checkpoint *c, struct checkpoint_report *report,
+		  int error, const char *reason)
 {
-	struct checkpoint *c = l->checkpoint;
+	return loader_refuse(report, c->markers.markers[0].name, error, reason);
+}
+
+static void note_newer(const struct checkpoint *c,
+		       struct checkpoint_report *report)
+{
+	const struct marker *marker = &c->markers.markers[0];
 	uint64_t i, newer = 0;
+
+	for (i = 0; i < c->catalog->file_count; i++)
+		newer += c->pins[i].mtime >
+			 marker->pin.mtime + overwrite_delay_ns;
+	if (newer > 0)
+		notes_add(&report->notes, "%" PRIu64
+			  " files are newer than %s by more than 10 minutes: an overwrite that was not finished?",
+			  newer, marker->name);
+}
+
+static int pin_data(struct checkpoint *c, struct checkpoint_report *report)
+{
+	uint64_t i;
 	int error;
 
-	c->pins = calloc(c->catalog->file_count + 1, sizeof(*c->pins));
-	if (!c->pins)
-		return refuse(l, 0, -ENOMEM, "out of memory");
 	for (i = 0; i < c->catalog->file_count; i++) {
 		c->pins[i] = find_pin(c, i, &error);
 		if (error && !io_is_missing(error))
-			return refuse(l, 0, error, strerror(-error));
+			return refuse(c, report, error, strerror(-error));
 		if (error)
-			notes_add(&l->report->notes,
+			notes_add(&report->notes,
 				  "%s: %s, what it holds cannot be read",
 				  file_path(c, i), strerror(-error));
-		newer += c->pins[i].mtime >
-			 c->markers[0].pin.mtime + overwrite_delay_ns;
 	}
-	if (newer > 0)
-		notes_add(&l->report->notes, "%" PRIu64
-			  " files are newer than %s by more than 10 minutes: an overwrite that was not finished?",
-			  newer, c->markers[0].name);
+	note_newer(c, report);
 	return 0;
 }
 
-static int make_source(struct loader *l, struct decoded_cache *cache)
+/* What the headers say is true of the files that they were read from. */
+static void pin_headers(struct checkpoint *c)
 {
-	struct checkpoint *c = l->checkpoint;
+	uint64_t i;
 
+	for (i = 0; i < c->catalog->file_count; i++)
+		c->pins[i] = marker_list_find(&c->markers,
+					      file_path(c, i))->pin;
+}
+
+static int pin_files(struct checkpoint *c, struct checkpoint_report *report)
+{
+	c->pins = calloc(c->catalog->file_count + 1, sizeof(*c->pins));
+	if (!c->pins)
+		return refuse(c, report, -ENOMEM, "out of memory");
+	if (c->markers.kind != MARKER_SAFETENSORS)
+		return pin_data(c, report);
+	pin_headers(c);
+	return 0;
+}
+
+static int make_source(struct checkpoint *c, struct decoded_cache *cache,
+		       struct checkpoint_report *report)
+{
 	c->files = source_file_create(c->folder, c->catalog, c->pins);
 	if (c->files && c->catalog->transform_count > 0)
 		c->decoded = source_decoded_create(c->files, c->catalog,
 						   cache);
 	if (!c->files || (c->catalog->transform_count > 0 && !c->decoded))
-		return refuse(l, 0, -ENOMEM, "out of memory");
+		return refuse(c, report, -ENOMEM, "out of memory");
 	return 0;
+}
+
+static int list_markers(struct checkpoint *c, int folder, const char *file)
+{
+	c->folder = fcntl(folder, F_DUPFD_CLOEXEC, 0);
+	if (c->folder < 0)
+		return -errno;
+	c->file = file ? strdup(file) : NULL;
+	if (file && !c->file)
+		return -ENOMEM;
+	return marker_list_read(folder, file, &c->markers);
 }
 
 int checkpoint_open(int folder, const struct checkpoint_options *options,
@@ -302,29 +125,18 @@ int checkpoint_open(int folder, const struct checkpoint_options *options,
 		    struct checkpoint_report *report)
 {
 	struct checkpoint *c = calloc(1, sizeof(*c));
-	struct loader loader = { .checkpoint = c, .report = report };
-	struct array markers = { .data = NULL };
-	unsigned i;
 	int error;
 
 	memset(report, 0, sizeof(*report));
 	if (!c)
 		return fault_set(&report->fault, -ENOMEM, 0, "out of memory");
-	c->folder = fcntl(folder, F_DUPFD_CLOEXEC, 0);
-	error = c->folder < 0 ? -errno : list_markers(folder, &markers);
-	c->markers = (void *)markers.data;
-	c->marker_count = (unsigned)(markers.size / sizeof(*c->markers));
+	error = list_markers(c, folder, options->file);
 	if (!error)
-		error = read_markers(&loader);
+		error = loader_make_catalog(c, report);
 	if (!error)
-		error = build_catalog(&loader);
+		error = pin_files(c, report);
 	if (!error)
-		error = pin_files(&loader);
-	if (!error)
-		error = make_source(&loader, options->cache);
-	for (i = 0; loader.files && i < c->marker_count; i++)
-		free((void *)loader.files[i].data);
-	free(loader.files);
+		error = make_source(c, options->cache, report);
 	if (error) {
 		if (!report->fault.reason)
 			fault_set(&report->fault, error, 0, strerror(-error));
@@ -341,7 +153,8 @@ void checkpoint_close(struct checkpoint *checkpoint)
 		return;
 	source_decoded_destroy(checkpoint->decoded);
 	source_file_destroy(checkpoint->files);
-	free(checkpoint->markers);
+	marker_list_finish(&checkpoint->markers);
+	free(checkpoint->file);
 	free(checkpoint->pins);
 	free(checkpoint->catalog);
 	if (checkpoint->folder >= 0)
@@ -373,51 +186,65 @@ int checkpoint_item(const struct checkpoint *checkpoint,
 
 /* ---- checking -------------------------------------------------------------- */
 
-static bool same_marker(const struct checkpoint *c, unsigned index,
-			const char *name)
+static bool same_marker(const struct checkpoint *c,
+			const struct marker *marker)
 {
-	const struct checkpoint_marker *marker = &c->markers[index];
 	struct stat status;
 	struct pin pin;
-	int error = io_stat(c->folder, name, &status);
+	int error;
 
+	/* One that was of no use. */
+	if (marker->pin.inode == 0)
+		return true;
+	error = io_stat(c->folder, marker->name, &status);
 	if (error)
 		return !io_is_missing(error);
 	pin = pin_from_stat(&status);
-	return strcmp(name, marker->name) == 0 && pin_equal(&pin, &marker->pin);
+	return pin_equal(&pin, &marker->pin);
 }
 
-static bool same_markers(const struct checkpoint *c)
+static bool same_names(const struct checkpoint *c)
 {
-	struct array found = { .data = NULL };
-	const struct checkpoint_marker *names;
-	int error = list_markers(c->folder, &found);
-	bool same = found.size == c->marker_count * sizeof(*c->markers);
-	unsigned i;
+	struct marker_list found;
+	int error = marker_list_read(c->folder, c->file, &found);
+	bool same;
 
-	names = (const void *)found.data;
-	for (i = 0; i < c->marker_count && same && !error; i++)
-		same = same_marker(c, i, names[i].name);
-	array_finish(&found);
-	return error ? error != -ENOENT : same;
+	if (error)
+		return error != -ENOENT;
+	same = marker_list_equal(&found, &c->markers);
+	marker_list_finish(&found);
+	return same;
 }
 
+static bool same_file(const struct checkpoint *c, uint64_t index)
+{
+	int error;
+	struct pin pin = find_pin(c, index, &error);
+
+	return (error && !io_is_missing(error)) ||
+	       pin_equal(&pin, &c->pins[index]);
+}
+
+/* Markers are looked at each time; safetensors files, which are markers and
+ * data and may be many, in turn with @cursor. */
 bool checkpoint_is_current(const struct checkpoint *checkpoint,
 			   uint64_t *cursor)
 {
-	uint64_t count = checkpoint->catalog->file_count, i;
+	const struct marker_list *list = &checkpoint->markers;
+	uint64_t first = marker_list_files(list), i;
+	uint64_t count = first ? first : checkpoint->catalog->file_count;
 	uint64_t looks = count < 4096 ? count : 4096;
 
-	if (checkpoint_is_stale(checkpoint) ||
-	    !same_markers(checkpoint))
+	if (checkpoint_is_stale(checkpoint) || !same_names(checkpoint))
 		return false;
+	for (i = first; i < list->count; i++)
+		if (!same_marker(checkpoint, &list->markers[i]))
+			return false;
 	for (i = 0; i < looks; i++) {
 		uint64_t index = (*cursor + i) % count;
-		int error;
-		struct pin pin = find_pin(checkpoint, index, &error);
 
-		if ((!error || io_is_missing(error)) &&
-		    !pin_equal(&pin, &checkpoint->pins[index]))
+		if (first ? !same_marker(checkpoint, &list->markers[index]) :
+			    !same_file(checkpoint, index))
 			return false;
 	}
 	*cursor += looks;

@@ -10,13 +10,9 @@
 #include "shard/catalog.h"
 #include "shard/fault.h"
 #include "shard/io.h"
+#include "shard/marker.h"
 #include "shard/notes.h"
 #include "shard/source_decoded.h"
-
-struct checkpoint_marker {
-	char name[32];		/* ".metadata", "__12.metadata" */
-	struct pin pin;
-};
 
 struct checkpoint {
 	int folder;			/* owned descriptor */
@@ -26,16 +22,16 @@ struct checkpoint {
 	struct source_file *files;	/* owned */
 	struct source_decoded *decoded;	/* owned; NULL: nothing is behind a
 					 * stream extension */
-	struct checkpoint_marker *markers; /* owned, in the order of ranks */
-	unsigned marker_count;
-	struct stat status;		/* of the first marker */
+	struct marker_list markers;	/* owned */
+	char *file;			/* owned; as in the options */
+	struct stat status;		/* of the first marker that was read */
 };
 
 /* What was found while opening: printed by who has the log. */
 struct checkpoint_report {
 	struct notes notes;
 	struct fault fault;
-	char file[32];		/* the marker that the fault is in */
+	char file[MARKER_NAME_MAX]; /* the marker that the fault is in */
 };
 
 struct checkpoint_options {

@@ -204,7 +204,7 @@ static const struct conversion {
 	loop *widen;		/* to float32; F64 is narrowed */
 	loop *narrow;		/* from float32 */
 	loop *to_double;	/* where not by way of float32 */
-	uint8_t part;		/* enum dtype of both halves; of complex types */
+	uint8_t part;		/* enum dtype; both halves of complex types */
 } conversions[DTYPE_COUNT] = {
 	[DTYPE_F64] = { .widen = f64_to_f32, .to_double = copy_f64 },
 	[DTYPE_F32] = { .widen = copy_f32, .narrow = copy_f32,

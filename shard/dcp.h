@@ -13,13 +13,15 @@
 struct dcp_file {
 	const void *data;	/* borrowed; not a mapping of a file */
 	uint64_t size;		/* bytes */
+	bool local;		/* of one rank: `__N.metadata` */
 };
 
 /*
  * Add what @count metadata files describe to @builder. Several are the
  * rank-local metadata of one checkpoint, in the order of ranks, and are
  * united by (name, offsets); of what is there twice, the lowest rank's is
- * taken. 0, or -errno with @fault filled and @ret_bad the file's index.
+ * taken. Also what @builder says of the origin. 0, or -errno with @fault
+ * filled and @ret_bad the file's index.
  */
 int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 	     unsigned count, struct notes *notes, struct fault *fault,

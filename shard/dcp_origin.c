@@ -30,19 +30,55 @@ static bool is_of_module(const struct pickle *p, struct pickle_value object,
 	       module_size >= size && memcmp(module, prefix, size) == 0;
 }
 
-/* Some tensor of the first file, and its properties: Megatron has a class of
- * its own for the root. */
-static bool find_tensor(const struct dcp_index *index,
-			struct pickle_value *ret_tensor,
-			struct pickle_value *ret_properties)
+/* The properties of some tensor of the first file. */
+static bool find_properties(const struct dcp_index *index,
+			    struct pickle_value *ret)
+{
+	const struct dcp_name *names = (const void *)index->names.data;
+	uint64_t count = index->names.size / sizeof(*names), i;
+
+	for (i = 0; i < count && names[i].file == 0; i++)
+		if (dcp_attribute(&index->pickles[0], names[i].value,
+				  "properties", ret))
+			return true;
+	return false;
+}
+
+/* By the modules alone, of what has no newer fields. */
+static struct catalog_origin judge_modules(const struct dcp_index *index)
 {
 	const struct dcp_name *names = (const void *)index->names.data;
 	const struct pickle *p = &index->pickles[0];
+	static const char old[] = "torch.distributed._shard.";
+	struct pickle_value properties;
 
-	if (index->names.size == 0)
-		return false;
-	*ret_tensor = names[0].value;
-	return true;
-	(void)p;
-	(void)ret_properties;
+	/* Megatron has a class of its own for the root. */
+	if (is_of_module(p, p->root, old) ||
+	    (index->names.size > 0 && is_of_module(p, names[0].value, old)))
+		return (struct catalog_origin){ CATALOG_DCP, 113, 113 };
+	if (!find_properties(index, &properties))
+		return (struct catalog_origin){ CATALOG_DCP, 200, 203 };
+	if (is_of_module(p, properties, old))
+		return (struct catalog_origin){ CATALOG_DCP, 200, 202 };
+	return (struct catalog_origin){ CATALOG_DCP, 203, 203 };
+}
+
+struct catalog_origin dcp_origin(const struct dcp_index *index, bool local)
+{
+	const struct pickle *p = &index->pickles[0];
+	struct pickle_value value, modules;
+
+	if (local)
+		return (struct catalog_origin){ CATALOG_DCP_LOCAL, 209, 0 };
+	if (dcp_attribute(p, p->root, "version", &value))
+		return (struct catalog_origin){ CATALOG_DCP, 209, 0 };
+	if (!dcp_attribute(p, p->root, "storage_meta", &value))
+		return judge_modules(index);
+	if (dcp_attribute(p, value, "modules", &modules))
+		return (struct catalog_origin){ CATALOG_DCP, 207, 208 };
+	/* Other writers than torch's own may leave it None. */
+	return (struct catalog_origin){
+		CATALOG_DCP, 204, pickle_kind(p, value) == PICKLE_NONE ? 208 :
+									 206,
+	};
 }

@@ -11,6 +11,7 @@ static void collect(struct dcp_index *index, unsigned file)
 {
 	const struct pickle *p = &index->pickles[file];
 	struct pickle_value paths, key, path;
+	struct dcp_name *name, *last = NULL;
 	struct pickle_items items;
 	struct dcp_text text;
 
@@ -19,11 +20,12 @@ static void collect(struct dcp_index *index, unsigned file)
 		return;
 	items = pickle_items(p, paths);
 	while (pickle_items_next(&items, &key, &path)) {
-		struct dcp_name *name = NULL;
-
-		if (dcp_text(p, key, &text))
-			name = dcp_index_name(index, &text);
-		if (!name || (name->path_file && name->path_file != file + 1))
+		name = dcp_text(p, key, &text) ?
+		       dcp_index_name(index, &text, last) : NULL;
+		if (!name)
+			continue;
+		last = name;
+		if (name->path_file && name->path_file != file + 1)
 			continue;
 		name->path = path;
 		name->path_file = file + 1;

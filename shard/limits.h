@@ -114,6 +114,13 @@
  * element and a header's worth more. */
 #define LIMIT_READ_SIZE MIB
 
+/* What is said to be wrong with one stored item: an archive of many records
+ * that was overwritten would say it of each. */
+#define LIMIT_ITEM_FINDINGS 16
+
+/* Parts in which one stored item is verified: 1 TiB in parts of 16 MiB. */
+#define LIMIT_VERIFY_PARTS 65536
+
 /* Lines that one catalog may say about what is odd in it. */
 #define LIMIT_NOTES 32
 

@@ -220,7 +220,7 @@ static int take_text(struct header *h, bool sharding)
 	} else if (sharding && h->to->is_sharded) {
 		error = refuse(h, -EBADMSG, "DCP_SHARDING_INFO given twice");
 	} else if (sharding) {
-		h->to->is_sharded = true;
+		h->to->is_sharded = json_object_get_string_len(value) > 0;
 		h->to->sharding_source = source;
 		if (array_append(&h->to->sharding,
 				 json_object_get_string(value),
@@ -237,6 +237,7 @@ static int read_metadata(struct header *h)
 	size_t size;
 	int error;
 
+	h->name_size = 0;
 	if (h->has_metadata)
 		return refuse(h, -EBADMSG, "__metadata__ given twice");
 	h->has_metadata = true;
@@ -271,6 +272,11 @@ static int read_text(struct safetensors *to, const char *text, size_t size,
 	struct header header = { .to = to, .fault = fault };
 	int error = json_walk_init(&header.walk, text, size, fault);
 
+	/* What is empty has an address, too. */
+	if (!error && (array_append(&to->names, "", 1) ||
+		       array_append(&to->dims, &(uint64_t){ 0 },
+				    sizeof(uint64_t))))
+		error = no_memory(&header);
 	if (!error)
 		error = read_members(&header);
 	json_walk_finish(&header.walk);
@@ -446,7 +452,7 @@ int safetensors_read(const struct input *input, bool exact,
 		     struct safetensors *ret, struct fault *fault)
 {
 	struct safetensors s = { .data_offset = 0 };
-	size_t size;
+	size_t size = 0;
 	int error = read_prefix(input, &size, fault);
 
 	if (error)

@@ -6,25 +6,22 @@
  *
  * Known extensions: stream.zstd/1. Several are undone from the last to the
  * first, since the writer lists the innermost first. A shard behind any other
- * is -EOPNOTSUPP, and the fault names it.
+ * is -EOPNOTSUPP, and the fault names it; so is one that is larger, decoded,
+ * than the cache. What is wrong with an item is said once.
+ *
+ * Objects behind stream extensions are not read as entries, whose sizes are
+ * those of what is stored: source_decoded_item has them.
  */
 #ifndef SHARD_SOURCE_DECODED_H
 #define SHARD_SOURCE_DECODED_H
 
+#include "shard/decoded_cache.h"
 #include "shard/source_file.h"
-
-/* Decoded items in unlinked files in memory, shared by all checkpoints of a
- * process. Those that nobody reads go first, the longest unused before. */
-struct decoded_cache;
-
-/* Keep at most @size_max bytes. NULL: no memory. */
-struct decoded_cache *decoded_cache_create(uint64_t size_max);
-/* All sources that use it are gone. NULL is fine. */
-void decoded_cache_destroy(struct decoded_cache *cache);
 
 struct source_decoded;
 
-/* All are borrowed and must outlive the source. NULL: no memory. */
+/* All are borrowed and must outlive the source. Without a cache, which may be
+ * NULL, nothing is decoded. NULL: no memory. */
 struct source_decoded *source_decoded_create(struct source_file *below,
 					     const struct catalog *catalog,
 					     struct decoded_cache *cache);
@@ -34,8 +31,9 @@ void source_decoded_destroy(struct source_decoded *source);
 /* The interface; borrowed from @source. */
 struct source *source_decoded_source(struct source_decoded *source);
 
-/* As source_file_item, of any shard: @use gets the item decoded. -E2BIG when
- * it is larger than the cache. */
+/* As source_file_item, of any shard of the catalog: @use gets the item
+ * decoded, and reads nothing else from this source. -E2BIG when it is larger
+ * than the cache. */
 int source_decoded_item(struct source_decoded *source,
 			const struct catalog_shard *shard,
 			int (*use)(void *context, const struct input *input),

@@ -1,27 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * What is known of a shard's item is one word, written once:
- *
- *	0			not looked at yet
- *	offset << 2 | PLAIN	row-major elements at this offset of the file
- *	pointer | COMPLEX	a struct layout
- *	errno << 2 | BAD	it cannot be read; this was said once
- */
 #include "shard/source_file.h"
 
 #include "shard/files.h"
 #include "shard/gather.h"
-#include "shard/item.h"
+#include "shard/layouts.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-enum { UNKNOWN, PLAIN, COMPLEX, BAD, STATE_MASK = 3 };
 
 /* Runs below this are copied: the kernel pins pages for each segment. */
 enum { BORROW_SIZE_MIN = 1024 };
@@ -30,166 +19,8 @@ struct source_file {
 	struct source base;		/* first: passed as this */
 	const struct catalog *catalog;	/* borrowed; const */
 	struct files *files;		/* owned */
-	_Atomic uint64_t *layouts;	/* owned; one for each shard */
+	struct layouts *layouts;	/* owned */
 };
-
-/* ---- layouts ---------------------------------------------------------------- */
-
-static bool is_row_major(const struct box *box, const struct layout *layout)
-{
-	uint64_t stride[LIMIT_NDIM];
-	unsigned i;
-
-	if (layout->flags)
-		return false;
-	box_strides(box->ndim, box->size, stride);
-	for (i = 0; i < box->ndim; i++)
-		if (box->size[i] > 1 && layout->stride[i] != stride[i])
-			return false;
-	return true;
-}
-
-static void unpack_layout(uint64_t word, const struct box *box,
-			  struct layout *ret)
-{
-	if ((word & STATE_MASK) == COMPLEX) {
-		*ret = *(const struct layout *)(uintptr_t)
-			(word & ~(uint64_t)STATE_MASK);
-		return;
-	}
-	ret->offset = word >> 2;
-	ret->flags = 0;
-	box_strides(box->ndim, box->size, ret->stride);
-}
-
-static uint64_t pack_layout(const struct box *box, const struct layout *layout)
-{
-	struct layout *copy;
-
-	if (is_row_major(box, layout))
-		return layout->offset << 2 | PLAIN;
-	copy = malloc(sizeof(*copy));
-	if (!copy)
-		return UNKNOWN;
-	*copy = *layout;
-	return (uint64_t)(uintptr_t)copy | COMPLEX;
-}
-
-/* An item inside of its file, as an input. */
-static int item_input(const struct file *file,
-		      const struct catalog_shard *shard, struct input *ret)
-{
-	if (shard->offset > file->size ||
-	    shard->size > file->size - shard->offset)
-		return -EIO;
-	*ret = input_file(file->fd, shard->offset, shard->size);
-	return 0;
-}
-
-static int read_layout(const struct plan *plan, const struct box *box,
-		       const struct catalog_shard *shard,
-		       const struct file *file, struct layout *ret,
-		       struct fault *fault, int *ret_failed)
-{
-	struct input input;
-	int error = item_input(file, shard, &input);
-
-	input.failed = ret_failed;
-	if (error)
-		return fault_set(fault, error, shard->offset,
-				 "stored item ends beyond the end of the file");
-	if (shard->flags & CATALOG_TRANSFORMED)
-		return fault_set(fault, -EOPNOTSUPP, shard->offset,
-				 "stored item is behind a stream extension");
-	if (plan->entry->flags & CATALOG_OBJECT) {
-		*ret = (struct layout){ .offset = shard->offset };
-		ret->stride[0] = 1;
-		return 0;
-	}
-	error = item_layout(&input, plan->entry->dtype, box, ret, fault);
-	if (error)
-		fault->offset += shard->offset;
-	/* In the words of who reads a file. */
-	if (error == -EBADMSG)
-		error = -EIO;
-	else if (error == -E2BIG)
-		error = -EOPNOTSUPP;
-	return error;
-}
-
-/* Errors that say something about the item, and not about this moment. */
-static bool is_lasting(int error)
-{
-	return error == -EIO || error == -EOPNOTSUPP;
-}
-
-static void say(struct source_file *s, const struct catalog_shard *shard,
-		const struct fault *fault, struct reply *reply)
-{
-	reply->fault = *fault;
-	reply->fault_file = catalog_text(s->catalog,
-		catalog_file(s->catalog, shard->file)->path);
-}
-
-/* Look at the item of a shard for the first time. @ret_word is what is now
- * known of it, by us or by another thread that was faster. */
-static int learn(struct source_file *s, const struct plan *plan,
-		 const struct catalog_shard *shard, const struct box *box,
-		 const struct file *file, struct reply *reply,
-		 _Atomic uint64_t *word, uint64_t *ret_word)
-{
-	struct fault fault = { .error = 0 };
-	struct layout layout;
-	uint64_t made, expected = UNKNOWN;
-	int failed = 0;
-	int error = read_layout(plan, box, shard, file, &layout, &fault,
-				&failed);
-
-	/* Bytes of a file that changed meanwhile say nothing. */
-	if (files_check(s->files, shard->file))
-		return -ESTALE;
-	if (failed || (error && !is_lasting(error)))
-		return error;
-	made = error ? (uint64_t)-error << 2 | BAD : pack_layout(box, &layout);
-	if (made == UNKNOWN)
-		return -ENOMEM;
-	if (atomic_compare_exchange_strong(word, &expected, made)) {
-		*ret_word = made;
-		if (error)
-			say(s, shard, &fault, reply);
-		return error;
-	}
-	if ((made & STATE_MASK) == COMPLEX)
-		free((void *)(uintptr_t)(made & ~(uint64_t)STATE_MASK));
-	*ret_word = expected;
-	return 0;
-}
-
-static int get_layout(struct source_file *s, const struct plan *plan,
-		      const struct piece *piece, const struct file *file,
-		      struct reply *reply, struct layout *ret)
-{
-	const struct catalog_shard *shard =
-		catalog_shard(s->catalog, plan->entry, piece->shard);
-	_Atomic uint64_t *word =
-		&s->layouts[plan->entry->first_shard + piece->shard];
-	uint64_t known = atomic_load(word);
-	struct box box;
-	int error;
-
-	catalog_box(s->catalog, plan->entry, piece->shard, &box);
-	if (known == UNKNOWN) {
-		if (reply->nowait)
-			return -EAGAIN;
-		error = learn(s, plan, shard, &box, file, reply, word, &known);
-		if (error)
-			return error;
-	}
-	if ((known & STATE_MASK) == BAD)
-		return -(int)(known >> 2);
-	unpack_layout(known, &box, ret);
-	return 0;
-}
 
 /* ---- reading ------------------------------------------------------------- */
 
@@ -303,7 +134,8 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 		return error == -ENOENT ? -EIO : error;
 	error = files_check(s->files, index);
 	if (!error)
-		error = get_layout(s, plan, piece, &file, reply, &layout);
+		error = layouts_get(s->layouts, plan, piece->shard, &file,
+				    reply, &layout);
 	if (error)
 		goto put_file;
 	extents_init(&extents, plan, piece, &layout);
@@ -355,8 +187,9 @@ struct source_file *source_file_create(int folder,
 	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
 	s->catalog = catalog;
 	s->files = files_create(folder, catalog, pins);
-	s->layouts = calloc(catalog->shard_count + 1, sizeof(*s->layouts));
-	if (!s->files || !s->layouts) {
+	if (s->files)
+		s->layouts = layouts_create(catalog, s->files);
+	if (!s->layouts) {
 		source_file_destroy(s);
 		return NULL;
 	}
@@ -365,17 +198,9 @@ struct source_file *source_file_create(int folder,
 
 void source_file_destroy(struct source_file *source)
 {
-	uint64_t i;
-
 	if (!source)
 		return;
-	for (i = 0; source->layouts && i < source->catalog->shard_count; i++) {
-		uint64_t word = atomic_load(&source->layouts[i]);
-
-		if ((word & STATE_MASK) == COMPLEX)
-			free((void *)(uintptr_t)(word & ~(uint64_t)STATE_MASK));
-	}
-	free(source->layouts);
+	layouts_destroy(source->layouts);
 	files_destroy(source->files);
 	free(source);
 }
@@ -390,6 +215,18 @@ bool source_file_is_stale(const struct source_file *source)
 	return files_is_stale(source->files);
 }
 
+int source_file_check(struct source_file *source, uint32_t index, bool nowait)
+{
+	struct file file;
+	int error = files_get(source->files, index, nowait, &file);
+
+	if (error)
+		return error == -ENOENT ? -EIO : error;
+	error = files_check(source->files, index);
+	files_put(source->files, index);
+	return error;
+}
+
 int source_file_item(struct source_file *source,
 		     const struct catalog_shard *shard,
 		     int (*use)(void *context, const struct input *input),
@@ -399,12 +236,10 @@ int source_file_item(struct source_file *source,
 	struct file file;
 	int error;
 
-	if (shard->flags & CATALOG_TRANSFORMED)
-		return -EOPNOTSUPP;
 	error = files_get(source->files, shard->file, false, &file);
 	if (error)
 		return error == -ENOENT ? -EIO : error;
-	error = item_input(&file, shard, &input);
+	error = layouts_item(&file, shard, &input);
 	if (!error)
 		error = use(context, &input);
 	if (files_check(source->files, shard->file))

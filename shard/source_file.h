@@ -35,6 +35,11 @@ struct source *source_file_source(struct source_file *source);
 /* A read met a file that is not what its pin says. */
 bool source_file_is_stale(const struct source_file *source);
 
+/* Is file @index of the catalog what its pin says? 0, -ESTALE, -EIO when it
+ * was missing, -EAGAIN when @nowait and it is not open, or what opening it
+ * gave. */
+int source_file_check(struct source_file *source, uint32_t index, bool nowait);
+
 /*
  * Read the whole stored item of shard @shard of @entry (not a hole), at most
  * @limit bytes, through @use, which gets it as an input. What @use returns is

@@ -18,15 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	LOCAL_SIZE = 30,
-	ENTRY_SIZE = 46,
-	END_SIZE = 22,
-	LOCATOR_SIZE = 20,
-	END64_SIZE = 56,
-	COMMENT_MAX = 65535,
-	FLAG_DESCRIPTOR = 8,
-};
+enum { COMMENT_MAX = 65535 };
 
 static int damaged(struct fault *fault, uint64_t offset, const char *reason)
 {
@@ -60,16 +52,17 @@ static int find_end(const struct input *input, unsigned char *end,
 	unsigned char *tail;
 	int error;
 
-	if (input->size < END_SIZE)
+	if (input->size < ZIP_END_SIZE)
 		return damaged(fault, 0, "stored item too short for an archive");
-	*ret_offset = input->size - END_SIZE;
-	error = read_at(input, end, END_SIZE, *ret_offset, fault);
+	*ret_offset = input->size - ZIP_END_SIZE;
+	error = read_at(input, end, ZIP_END_SIZE, *ret_offset, fault);
 	if (error)
 		return error;
 	if (is_signature(end, 5, 6) && bytes_u16le(end + 20) == 0)
 		return 0;
-	span = input->size < COMMENT_MAX + END_SIZE ? input->size :
-						      COMMENT_MAX + END_SIZE;
+	span = COMMENT_MAX + ZIP_END_SIZE;
+	if (span > input->size)
+		span = input->size;
 	start = input->size - span;
 	tail = malloc(span);
 	if (!tail)
@@ -78,15 +71,16 @@ static int find_end(const struct input *input, unsigned char *end,
 	if (error)
 		goto free_tail;
 	error = -ENOENT;
-	for (i = span - END_SIZE + 1; i > 0 && error; i--)
+	for (i = span - ZIP_END_SIZE + 1; i > 0 && error; i--)
 		if (is_signature(tail + i - 1, 5, 6) &&
-		    bytes_u16le(tail + i - 1 + 20) == span - END_SIZE - (i - 1))
+		    bytes_u16le(tail + i - 1 + 20) ==
+		    span - ZIP_END_SIZE - (i - 1))
 			error = 0;
 	if (error)
 		error = damaged(fault, input->size,
 				"no end record: not an archive of torch.save, or cut short");
 	else
-		memcpy(end, tail + i, END_SIZE);
+		memcpy(end, tail + i, ZIP_END_SIZE);
 	*ret_offset = start + i;
 free_tail:
 	free(tail);
@@ -98,7 +92,8 @@ free_tail:
 static int read_end(struct zip *zip, uint64_t directory_max,
 		    struct fault *fault)
 {
-	unsigned char end[END_SIZE], locator[LOCATOR_SIZE], end64[END64_SIZE];
+	unsigned char end[ZIP_END_SIZE], locator[ZIP_LOCATOR_SIZE];
+	unsigned char end64[ZIP_END64_SIZE];
 	uint64_t end_offset, limit;
 	int error = find_end(zip->input, end, &end_offset, fault);
 
@@ -107,31 +102,33 @@ static int read_end(struct zip *zip, uint64_t directory_max,
 	zip->record_count = bytes_u16le(end + 10);
 	zip->directory_size = bytes_u32le(end + 12);
 	zip->directory_offset = bytes_u32le(end + 16);
+	zip->end = end_offset;
 	limit = end_offset;
-	if (end_offset < LOCATOR_SIZE)
+	if (end_offset < ZIP_LOCATOR_SIZE)
 		goto check;
-	error = read_at(zip->input, locator, LOCATOR_SIZE,
-			end_offset - LOCATOR_SIZE, fault);
+	error = read_at(zip->input, locator, ZIP_LOCATOR_SIZE,
+			end_offset - ZIP_LOCATOR_SIZE, fault);
 	if (error)
 		return error;
 	if (!is_signature(locator, 6, 7))
 		goto check;
 	limit = bytes_u64le(locator + 8);
-	if (limit > end_offset - LOCATOR_SIZE)
-		return damaged(fault, end_offset - LOCATOR_SIZE,
+	if (limit > end_offset - ZIP_LOCATOR_SIZE)
+		return damaged(fault, end_offset - ZIP_LOCATOR_SIZE,
 			       "ZIP64 end record out of place");
-	error = read_at(zip->input, end64, END64_SIZE, limit, fault);
+	error = read_at(zip->input, end64, ZIP_END64_SIZE, limit, fault);
 	if (error)
 		return error;
 	if (!is_signature(end64, 6, 6))
 		return damaged(fault, limit, "no ZIP64 end record");
+	zip->end64 = limit;
 	zip->record_count = bytes_u64le(end64 + 32);
 	zip->directory_size = bytes_u64le(end64 + 40);
 	zip->directory_offset = bytes_u64le(end64 + 48);
 check:
 	if (zip->directory_offset > limit ||
 	    zip->directory_size > limit - zip->directory_offset ||
-	    zip->record_count > zip->directory_size / ENTRY_SIZE)
+	    zip->record_count > zip->directory_size / ZIP_ENTRY_SIZE)
 		return damaged(fault, end_offset,
 			       "central directory out of place");
 	if (zip->directory_size > directory_max)
@@ -174,17 +171,18 @@ static int read_entry(const struct zip *zip, uint64_t *position,
 	uint64_t *wide[3];
 	unsigned wide_count = 0;
 
-	if (left < ENTRY_SIZE || !is_signature(p, 1, 2))
+	if (left < ZIP_ENTRY_SIZE || !is_signature(p, 1, 2))
 		return damaged(fault, where, "bad entry of the central directory");
-	size = ENTRY_SIZE + (uint64_t)bytes_u16le(p + 28) +
+	size = ZIP_ENTRY_SIZE + (uint64_t)bytes_u16le(p + 28) +
 	       bytes_u16le(p + 30) + bytes_u16le(p + 32);
 	if (size > left)
 		return damaged(fault, where, "bad entry of the central directory");
 	*record = (struct zip_record){
+		.entry = where,
 		.header = bytes_u32le(p + 42), .size = bytes_u32le(p + 24),
 		.crc = bytes_u32le(p + 16), .flags = bytes_u16le(p + 8),
 		.method = bytes_u16le(p + 10),
-		.name = (const char *)p + ENTRY_SIZE,
+		.name = (const char *)p + ZIP_ENTRY_SIZE,
 		.name_size = bytes_u16le(p + 28),
 	};
 	stored = bytes_u32le(p + 20);
@@ -194,7 +192,7 @@ static int read_entry(const struct zip *zip, uint64_t *position,
 		wide[wide_count++] = &stored;
 	if (record->header == UINT32_MAX)
 		wide[wide_count++] = &record->header;
-	if (wide_count && !read_zip64(p + ENTRY_SIZE + record->name_size,
+	if (wide_count && !read_zip64(p + ZIP_ENTRY_SIZE + record->name_size,
 				      bytes_u16le(p + 30), wide, wide_count))
 		return damaged(fault, where, "no 64-bit sizes in the central directory");
 	if (record->method == 0 && stored != record->size)
@@ -251,6 +249,22 @@ void zip_close(struct zip *zip)
 	zip->directory = NULL;
 }
 
+int zip_next(const struct zip *zip, uint64_t *position,
+	     struct zip_record *ret_record, struct fault *fault)
+{
+	if (*position == zip->directory_size)
+		return -ENOENT;
+	return read_entry(zip, position, ret_record, fault);
+}
+
+bool zip_is_called(const struct zip *zip, const struct zip_record *record,
+		   const char *name, size_t name_size)
+{
+	return record->name_size == zip->prefix_size + name_size &&
+	       memcmp(record->name, zip->prefix, zip->prefix_size) == 0 &&
+	       memcmp(record->name + zip->prefix_size, name, name_size) == 0;
+}
+
 int zip_find(const struct zip *zip, const char *name, size_t name_size,
 	     struct zip_record *ret_record, struct fault *fault)
 {
@@ -262,10 +276,7 @@ int zip_find(const struct zip *zip, const char *name, size_t name_size,
 		error = read_entry(zip, &position, &record, fault);
 		if (error)
 			return error;
-		if (record.name_size == zip->prefix_size + name_size &&
-		    memcmp(record.name, zip->prefix, zip->prefix_size) == 0 &&
-		    memcmp(record.name + zip->prefix_size, name,
-			   name_size) == 0) {
+		if (zip_is_called(zip, &record, name, name_size)) {
 			*ret_record = record;
 			return 0;
 		}
@@ -276,8 +287,8 @@ int zip_find(const struct zip *zip, const char *name, size_t name_size,
 int zip_locate(const struct zip *zip, struct zip_record *record,
 	       struct fault *fault)
 {
-	unsigned char header[LOCAL_SIZE + 256], descriptor[4];
-	uint64_t end, name_end = LOCAL_SIZE + (uint64_t)record->name_size;
+	unsigned char header[ZIP_LOCAL_SIZE + 256], descriptor[4];
+	uint64_t end, name_end = ZIP_LOCAL_SIZE + (uint64_t)record->name_size;
 	int error;
 
 	if (record->method != 0)
@@ -291,7 +302,7 @@ int zip_locate(const struct zip *zip, struct zip_record *record,
 		return error;
 	if (!is_signature(header, 3, 4) ||
 	    bytes_u16le(header + 26) != record->name_size ||
-	    memcmp(header + LOCAL_SIZE, record->name, record->name_size) != 0)
+	    memcmp(header + ZIP_LOCAL_SIZE, record->name, record->name_size) != 0)
 		return damaged(fault, record->header,
 			       "local header contradicts the central directory");
 	record->offset = record->header + name_end + bytes_u16le(header + 28);
@@ -299,7 +310,7 @@ int zip_locate(const struct zip *zip, struct zip_record *record,
 	    record->size > zip->directory_offset - record->offset)
 		return damaged(fault, record->header,
 			       "record reaches into the central directory");
-	if (!(record->flags & FLAG_DESCRIPTOR))
+	if (!(record->flags & ZIP_DESCRIPTOR))
 		return 0;
 	end = record->offset + record->size;
 	error = read_at(zip->input, descriptor, 4, end, fault);

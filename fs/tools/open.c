@@ -39,7 +39,8 @@ struct search {
 	struct array found;	/* paths, printable, ", " between them */
 	unsigned count;
 	unsigned entries;	/* looked at */
-	bool shards;		/* the folder itself has files of shards */
+	bool shards;		/* the folder itself has files of shards, */
+	bool leftover;		/* and metadata under its temporary name */
 };
 
 static bool has_suffix(const char *name, const char *suffix)
@@ -60,6 +61,8 @@ static void search_entry(struct search *search, int folder, const char *path,
 
 	if (depth == 0 && has_suffix(entry->d_name, ".distcp"))
 		search->shards = true;
+	if (depth == 0 && strcmp(entry->d_name, ".metadata.tmp") == 0)
+		search->leftover = true;
 	if (entry->d_name[0] == '.' ||
 	    (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN))
 		return;
@@ -108,8 +111,9 @@ static int explain_absence(const struct tool *tool, const char *path, int fd)
 	search_folder(&search, fd, "", 0);
 	if (search.shards) {
 		error = -EINPROGRESS;
-		tool_fail(tool, "%s: there are shards, but no .metadata: it is being written, or its save was interrupted",
-			  path);
+		tool_fail(tool, "%s: there are shards, but no .metadata: it is being written, or its save was interrupted%s",
+			  path, search.leftover ?
+			  "; .metadata.tmp may be what is missing" : "");
 	} else if (search.count > 0 && search.found.data) {
 		tool_fail(tool, "%s: is no checkpoint, but there are some below it: %s%s",
 			  path, search.found.data,
@@ -192,6 +196,13 @@ static void explain(const struct tool *tool, const char *path,
 int tool_open(const struct tool *tool, const char *path,
 	      struct checkpoint **ret_checkpoint)
 {
+	return tool_open_report(tool, path, ret_checkpoint, NULL);
+}
+
+int tool_open_report(const struct tool *tool, const char *path,
+		     struct checkpoint **ret_checkpoint,
+		     struct checkpoint_report *ret_report)
+{
 	struct checkpoint_options options = { .cache = NULL };
 	struct checkpoint_report *report;
 	struct place place;
@@ -216,6 +227,8 @@ int tool_open(const struct tool *tool, const char *path,
 		error = explain_absence(tool, path, place.folder);
 	else
 		explain(tool, path, &place, report, error);
+	if (ret_report)
+		*ret_report = *report;
 finish:
 	free(report);
 	free(place.file);

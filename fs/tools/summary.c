@@ -22,25 +22,6 @@ static void add_size(uint64_t *sum, uint64_t size)
 		*sum = UINT64_MAX;
 }
 
-static void add_entry(struct summary_total *total,
-		      const struct catalog_entry *entry)
-{
-	if (entry->flags & CATALOG_OBJECT) {
-		total->objects++;
-		return;
-	}
-	total->tensors++;
-	add_size(&total->size, entry->size);
-}
-
-static void add_total(struct summary_total *total,
-		      const struct summary_total *other)
-{
-	total->tensors += other->tensors;
-	total->objects += other->objects;
-	add_size(&total->size, other->size);
-}
-
 static bool same_key(const struct summary_key *a, const struct summary_key *b)
 {
 	return !a->name == !b->name && a->name_size == b->name_size &&
@@ -77,10 +58,12 @@ static int add_to_key(struct summary *s, const struct catalog_entry *entry)
 	if (s->keys.size > 0)
 		last = (struct summary_key *)(s->keys.data + s->keys.size) - 1;
 	if (last && same_key(last, &key)) {
-		add_entry(&last->total, entry);
+		last->tensors++;
+		add_size(&last->size, entry->size);
 		return 0;
 	}
-	add_entry(&key.total, entry);
+	key.tensors = 1;
+	key.size = entry->size;
 	return array_append(&s->keys, &key, sizeof(key));
 }
 
@@ -93,10 +76,12 @@ static void unite_keys(struct summary *s)
 		return;
 	qsort(keys, count, sizeof(*keys), compare_keys);
 	for (i = 1; i < count; i++) {
-		if (same_key(&keys[used], &keys[i]))
-			add_total(&keys[used].total, &keys[i].total);
-		else
+		if (!same_key(&keys[used], &keys[i])) {
 			keys[++used] = keys[i];
+			continue;
+		}
+		keys[used].tensors += keys[i].tensors;
+		add_size(&keys[used].size, keys[i].size);
 	}
 	s->keys.size = (used + 1) * sizeof(*keys);
 }
@@ -113,7 +98,12 @@ static int count_entries(struct summary *s, const char *glob)
 		s->incomplete += (entry->flags & CATALOG_HOLES) != 0;
 		if (!tool_matches(catalog, entry, glob))
 			continue;
-		add_entry(&s->total, entry);
+		if (entry->flags & CATALOG_OBJECT) {
+			s->objects++;
+			continue;
+		}
+		s->tensors++;
+		add_size(&s->size, entry->size);
 		error = add_to_key(s, entry);
 	}
 	unite_keys(s);

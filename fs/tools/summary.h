@@ -6,17 +6,12 @@
 #include "shard/array.h"
 #include "shard/checkpoint.h"
 
-struct summary_total {
-	uint64_t tensors, objects;
-	uint64_t size;			/* bytes of the tensors */
-};
-
-/* What lies below one key of the state dict. */
+/* The tensors below one key of the state dict. */
 struct summary_key {
 	const char *name;		/* borrowed from the catalog; NULL: all
-					 * that lies below none */
+					 * that lie below none */
 	size_t name_size;		/* bytes */
-	struct summary_total total;
+	uint64_t tensors, size;		/* size: bytes */
 };
 
 /* What is wrong with a file. */
@@ -24,7 +19,8 @@ enum summary_file { SUMMARY_MISSING = 1, SUMMARY_CUT };
 
 struct summary {
 	const struct checkpoint *checkpoint;	/* borrowed */
-	struct summary_total total;
+	uint64_t tensors, objects;
+	uint64_t size;			/* bytes of the tensors */
 	struct array keys;		/* struct summary_key, sorted */
 	uint64_t incomplete;		/* tensors that have holes */
 	uint64_t missing, cut;		/* files that are not there, or end

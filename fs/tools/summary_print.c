@@ -68,18 +68,14 @@ static const char *plural(uint64_t count)
 	return count == 1 ? "" : "s";
 }
 
-static int print_total(const struct summary_total *total, struct array *out)
+/* Of the tensors. */
+static int print_total(uint64_t count, uint64_t size, struct array *out)
 {
-	char size[16];
-	int error;
+	char text[16];
 
-	tool_format_size(total->size, size);
-	error = tool_print(out, "%" PRIu64 " tensor%s, %s", total->tensors,
-			   plural(total->tensors), size);
-	if (!error && total->objects > 0)
-		error = tool_print(out, ", %" PRIu64 " object%s",
-				   total->objects, plural(total->objects));
-	return error ? error : tool_print(out, "\n");
+	tool_format_size(size, text);
+	return tool_print(out, "%" PRIu64 " tensor%s, %s", count,
+			  plural(count), text);
 }
 
 static int print_keys(const struct summary *s, struct array *out)
@@ -102,7 +98,10 @@ static int print_keys(const struct summary *s, struct array *out)
 		if (!error)
 			error = tool_print(out, ": ");
 		if (!error)
-			error = print_total(&keys[i].total, out);
+			error = print_total(keys[i].tensors, keys[i].size,
+					    out);
+		if (!error)
+			error = tool_print(out, "\n");
 	}
 	return error;
 }
@@ -198,8 +197,14 @@ static int print_state(const struct summary *s, struct array *out)
 
 int summary_text(const struct summary *summary, struct array *out)
 {
-	int error = print_total(&summary->total, out);
+	uint64_t objects = summary->objects;
+	int error = print_total(summary->tensors, summary->size, out);
 
+	if (!error && objects > 0)
+		error = tool_print(out, ", %" PRIu64 " object%s", objects,
+				   plural(objects));
+	if (!error)
+		error = tool_print(out, "\n");
 	if (!error)
 		error = print_keys(summary, out);
 	if (!error)
@@ -223,13 +228,6 @@ int summary_text(const struct summary *summary, struct array *out)
 
 /* ---- for scripts ------------------------------------------------------------- */
 
-static int put_total(const struct summary_total *total, struct array *out)
-{
-	return tool_print(out, "\"tensors\":%" PRIu64 ",\"objects\":%" PRIu64
-			  ",\"nbytes\":%" PRIu64, total->tensors,
-			  total->objects, total->size);
-}
-
 static int put_keys(const struct summary *s, struct array *out)
 {
 	const struct summary_key *keys =
@@ -245,11 +243,9 @@ static int put_keys(const struct summary *s, struct array *out)
 						 keys[i].name_size) :
 				tool_print(out, "null");
 		if (!error)
-			error = tool_print(out, ",");
-		if (!error)
-			error = put_total(&keys[i].total, out);
-		if (!error)
-			error = tool_print(out, "}");
+			error = tool_print(out, ",\"tensors\":%" PRIu64
+					   ",\"nbytes\":%" PRIu64 "}",
+					   keys[i].tensors, keys[i].size);
 	}
 	return error ? error : tool_print(out, "]");
 }
@@ -292,13 +288,12 @@ static int put_flagged(const struct summary *s, enum summary_file flag,
 int summary_json(const struct summary *summary, struct array *out)
 {
 	const struct catalog *catalog = summary->checkpoint->catalog;
-	int error = tool_print(out, "{\"summary\":{");
+	int error = tool_print(out, "{\"summary\":{\"tensors\":%" PRIu64
+			       ",\"objects\":%" PRIu64 ",\"nbytes\":%" PRIu64
+			       ",\"files\":%" PRIu64, summary->tensors,
+			       summary->objects, summary->size,
+			       catalog->file_count);
 
-	if (!error)
-		error = put_total(&summary->total, out);
-	if (!error)
-		error = tool_print(out, ",\"files\":%" PRIu64,
-				   catalog->file_count);
 	if (!error)
 		error = put_keys(summary, out);
 	if (!error)

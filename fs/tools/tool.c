@@ -13,21 +13,12 @@
 #include <sys/resource.h>
 
 const struct tool *const tools[] = {
-	&tool_ls,
-#ifdef TOOL_VERIFY
-	&tool_verify,
-#endif
-	&tool_export,
-#ifdef TOOL_DIFF
-	&tool_diff,
-#endif
-#ifdef TOOL_STAT
-	&tool_stat,
-#endif
-	NULL,
+	&tool_ls, &tool_verify, &tool_export, &tool_diff, &tool_stat, NULL,
 };
 
 static const char common_help[] =
+"\n"
+"All commands have these, too:\n"
 "\n"
 "    --decoded-cache=SIZE\n"
 "                       memory for items behind stream extensions, which are\n"
@@ -192,7 +183,9 @@ bool tool_run(int argc, char **argv, int *ret_status)
 
 	if (!tool)
 		return false;
+	/* Errors of a write, as any other. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	tool_raise_file_limit();
 	help = take_common(tool, &argc, argv, &bad);
 	/* What getopt's messages start with. */

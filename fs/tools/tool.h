@@ -60,6 +60,11 @@ enum tool_status tool_usage(const struct tool *tool, const char *format, ...);
  */
 int tool_open(const struct tool *tool, const char *path,
 	      struct checkpoint **ret_checkpoint);
+/* The same, and *@ret_report is what was found while opening; it was all zeros
+ * before. */
+int tool_open_report(const struct tool *tool, const char *path,
+		     struct checkpoint **ret_checkpoint,
+		     struct checkpoint_report *ret_report);
 /* How a command ends when tool_open failed with @error: a damaged checkpoint
  * is bad, and what could not be read says nothing. */
 enum tool_status tool_open_status(int error);

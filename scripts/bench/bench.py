@@ -12,8 +12,12 @@ import tempfile
 import time
 
 import checkpoints
+import rows
+import rows_safetensors
+import rows_tools
 from machine import Failed, run
-from rows import ROWS, Bench
+
+ROWS = rows.ROWS + rows_safetensors.ROWS + rows_tools.ROWS
 
 
 def arguments():
@@ -27,7 +31,8 @@ def arguments():
     parser.add_argument("--repeat", type=int, default=7, metavar="N",
                         help="turns of each measurement (default: 7)")
     parser.add_argument("--size", type=int, default=256, metavar="MIB",
-                        help="of the large tensors (default: 256)")
+                        help="of the large tensors (default: 256); some "
+                        "checkpoints have four times as much")
     parser.add_argument("--store", metavar="DIR",
                         help="a folder on tmpfs for the checkpoints; what is "
                         "there already is used, and it stays (default: a "
@@ -91,11 +96,14 @@ def about(options):
 
 def amount(value, unit):
     text = "%.1f" % value if unit in ("us", "MiB", "x", "/s") and value < 1000 \
-        else "%.3f" % value if unit == "s" else "%.2f" % value
+        else "%.3f" % value if unit == "s" or value < 0.1 \
+        else "%.2f" % value
     return text + (unit if unit in ("", "x", "/s") else " " + unit)
 
 
 def goal_text(row):
+    if row.goal is None:
+        return "-"
     if row.goal == 0:
         return "0" + row.unit
     unit = row.unit if row.unit in ("", "x", "/s") else " " + row.unit
@@ -119,7 +127,8 @@ def write_markdown(path, machine, results):
                 if "measured" in result else "-"
             file.write("| %s | %s | %s | %s |\n" % (
                 row.title, measured, goal_text(row),
-                result.get("detail", "not measured")))
+                result.get("detail",
+                           result.get("left_out", "not measured"))))
 
 
 def print_line(title, measured, goal, met, detail):
@@ -127,15 +136,29 @@ def print_line(title, measured, goal, met, detail):
           flush=True)
 
 
+def why_not(bench, row, options):
+    """Why a row cannot be measured here, or None."""
+    if row.modules and options.no_torch:
+        return "PyTorch is not wanted"
+    for module in row.modules:
+        if not checkpoints.has(module):
+            return "Python has no %s" % module
+    for command in row.commands:
+        if not bench.has_command(command):
+            return "ckptfs has no command %s" % command
+    return None
+
+
 def measure(bench, row, options):
     """The result as a dictionary, after a line of the table is printed."""
     record = {"key": row.key, "row": row.title, "goal": row.goal,
               "unit": row.unit}
-    if row.needs_torch and not options.torch:
-        print_line(row.title, "-", goal_text(row), "-",
-                   "left out: PyTorch is not installed or not wanted")
-        return dict(record, left_out="no PyTorch")
     try:
+        reason = why_not(bench, row, options)
+        if reason:
+            print_line(row.title, "-", goal_text(row), "-",
+                       "left out: " + reason)
+            return dict(record, left_out=reason)
         if row.key == "disk" and kind_of(bench.disk) in ("tmpfs", "ramfs"):
             raise Failed("%s is not on a disk; try --disk" % bench.disk)
         checkpoints.make(bench.store, row.needs, options.size, options.torch)
@@ -145,9 +168,21 @@ def measure(bench, row, options):
         return dict(record, error=str(error))
     met = row.met(round(result.value, 3))
     print_line(row.title, amount(result.value, result.unit), goal_text(row),
-               "yes" if met else "NO", result.detail)
+               {True: "yes", False: "NO", None: "-"}[met], result.detail)
     return dict(record, measured=result.value, met=met, detail=result.detail,
                 samples=result.samples)
+
+
+def measure_all(bench, options):
+    """Checkpoints that no later row needs make room for others."""
+    results = []
+    for index, row in enumerate(options.rows):
+        results.append(measure(bench, row, options))
+        if bench.store in options.temporary:
+            later = {name for other in options.rows[index + 1:]
+                     for name in other.needs}
+            checkpoints.remove(bench.store, set(row.needs) - later)
+    return results
 
 
 def bench_in(options, point):
@@ -160,9 +195,9 @@ def bench_in(options, point):
               "what follows" % (100 * machine["busy"]))
     print()
     print_line("row", "measured", "goal", "met", "")
-    bench = Bench(options.program, options.helper, options.store,
-                  options.disk, point, options.repeat, options.size)
-    results = [measure(bench, row, options) for row in options.rows]
+    bench = rows.Bench(options.program, options.helper, options.store,
+                       options.disk, point, options.repeat, options.size)
+    results = measure_all(bench, options)
     if options.markdown:
         write_markdown(options.markdown, machine, zip(options.rows, results))
     if options.json:
@@ -174,15 +209,15 @@ def bench_in(options, point):
 
 def main():
     options = arguments()
-    options.torch = not options.no_torch and checkpoints.has_torch()
-    temporary = []
+    options.torch = not options.no_torch and checkpoints.has(rows.TORCH[0])
+    options.temporary = []
     if options.store is None:
         options.store = tempfile.mkdtemp(prefix="ckptfs-bench-",
                                          dir="/dev/shm")
-        temporary.append(options.store)
+        options.temporary.append(pathlib.Path(options.store).resolve())
     if options.disk is None:
         options.disk = tempfile.mkdtemp(prefix="bench-", dir=options.build)
-        temporary.append(options.disk)
+        options.temporary.append(pathlib.Path(options.disk).resolve())
     options.store = pathlib.Path(options.store).resolve()
     options.disk = pathlib.Path(options.disk).resolve()
     point = pathlib.Path(tempfile.mkdtemp(prefix="ckptfs-bench-mnt-"))
@@ -194,7 +229,7 @@ def main():
         if os.path.ismount(point):
             subprocess.run(["fusermount3", "-uz", str(point)])
         point.rmdir()
-        for folder in temporary:
+        for folder in options.temporary:
             shutil.rmtree(folder, ignore_errors=True)
 
 

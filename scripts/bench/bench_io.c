@@ -6,6 +6,12 @@
  *                               page stays
  *   bench_io open FILE COUNT    opens, reads whole and closes FILE, COUNT
  *                               times; prints nanoseconds per time
+ *   bench_io run COMMAND...     runs COMMAND; a last line on standard output
+ *                               has its seconds and the KiB of memory that it
+ *                               had at most
+ *
+ * The memory of a process counts from before its exec: who starts it must be
+ * small for it to be the command's own.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -13,7 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +29,15 @@ static int fail(const char *what)
 {
 	perror(what);
 	return 1;
+}
+
+static double nanoseconds_since(const struct timespec *start)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	return (double)(end.tv_sec - start->tv_sec) * 1e9 +
+	       (double)(end.tv_nsec - start->tv_nsec);
 }
 
 /* Pages of the file that are in the page cache, -1 for an error. */
@@ -80,7 +97,7 @@ static int drop(const char *path)
 static int open_loop(const char *path, long count)
 {
 	static char buffer[1 << 20];
-	struct timespec start, end;
+	struct timespec start;
 	long i;
 	int fd;
 
@@ -93,11 +110,29 @@ static int open_loop(const char *path, long count)
 			return fail(path);
 		close(fd);
 	}
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	printf("%.1f\n", ((double)(end.tv_sec - start.tv_sec) * 1e9 +
-			  (double)(end.tv_nsec - start.tv_nsec)) /
-				 (double)count);
+	printf("%.1f\n", nanoseconds_since(&start) / (double)count);
 	return 0;
+}
+
+static int run(char **command)
+{
+	struct timespec start;
+	struct rusage usage;
+	int status;
+	pid_t pid;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	pid = fork();
+	if (pid < 0)
+		return fail("fork");
+	if (pid == 0) {
+		execvp(command[0], command);
+		_exit(fail(command[0]));
+	}
+	if (wait4(pid, &status, 0, &usage) < 0)
+		return fail("wait4");
+	printf("%.6f %ld\n", nanoseconds_since(&start) / 1e9, usage.ru_maxrss);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
 int main(int argc, char **argv)
@@ -111,6 +146,9 @@ int main(int argc, char **argv)
 	}
 	if (argc == 4 && strcmp(argv[1], "open") == 0 && atol(argv[3]) > 0)
 		return open_loop(argv[2], atol(argv[3]));
-	fprintf(stderr, "usage: bench_io drop FILE... | open FILE COUNT\n");
+	if (argc >= 3 && strcmp(argv[1], "run") == 0)
+		return run(argv + 2);
+	fprintf(stderr, "usage: bench_io drop FILE... | open FILE COUNT | "
+			"run COMMAND...\n");
 	return 2;
 }

@@ -1,7 +1,8 @@
-"""Loads one tensor again and again, and says how long each time took.
+"""Loads tensors again and again, and says how long each time took.
 
     loader.py numpy             lines on stdin: FILE
     loader.py dcp CHECKPOINT    lines on stdin: CHECKPOINT NAME ROWS COLUMNS
+    loader.py safetensors       lines on stdin: FILE; all its tensors, copied
 
 All imports are done before the first line is read, and dcp.load has loaded
 the small CHECKPOINT once, as its first call imports more.  The answer to
@@ -36,9 +37,23 @@ def dcp_loader(warm_up):
     return load
 
 
+def safetensors_loader():
+    import torch  # noqa: F401
+    from safetensors import safe_open
+
+    def load(path):
+        # What get_tensor gives is mapped: nothing is read before the copy.
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key).clone() for key in file.keys()}
+    return load
+
+
+LOADERS = {"numpy": numpy_loader, "dcp": dcp_loader,
+           "safetensors": safetensors_loader}
+
+
 def main():
-    loader = numpy_loader() if sys.argv[1] == "numpy" \
-        else dcp_loader(sys.argv[2])
+    loader = LOADERS[sys.argv[1]](*sys.argv[2:])
     print("ready", flush=True)
     for line in sys.stdin:
         start = time.perf_counter()

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 ENVIRONMENT = dict(os.environ, LC_ALL="C")
 
@@ -34,6 +35,21 @@ def seconds_of(*command):
         raise Failed("%s ended with %d" % (" ".join(map(str, command)),
                                            done.returncode))
     return seconds
+
+
+@dataclass
+class Usage:
+    """What a process took, from its start to its end."""
+    seconds: float
+    kib: int                # of memory, at most
+    output: str
+
+
+def usage_of(helper, *command):
+    output, _, last = run(helper, "run", *command).stdout.rstrip() \
+        .rpartition("\n")
+    seconds, kib = last.split()
+    return Usage(float(seconds), int(kib), output)
 
 
 # dd, timed by itself: its start is not part of the reading

@@ -15,10 +15,13 @@ import time
 from dataclasses import dataclass, field
 
 import checkpoints
+from checkpoints import data_files
 from machine import (Failed, Loader, Mount, dd, dd_all, dd_parallel, run,
-                     seconds_of)
+                     seconds_of, usage_of)
 
 MIB = 2**20
+TORCH = ("torch.distributed.checkpoint",)
+SAFETENSORS = (*TORCH, "safetensors.torch")
 IDLE_SECONDS = 10
 
 
@@ -34,20 +37,28 @@ class Result:
 class Row:
     key: str
     title: str
-    goal: float
+    goal: float             # or None
     unit: str
     more_is_better: bool
     needs: tuple            # checkpoints
     measure: object
-    needs_torch: bool = False
+    modules: tuple = ()     # of Python
+    commands: tuple = ()    # of ckptfs
 
     def met(self, value):
+        """None where there is no goal."""
+        if self.goal is None:
+            return None
         return value >= self.goal if self.more_is_better \
             else value <= self.goal
 
 
 def median(values):
     return statistics.median(values)
+
+
+def total_mib(files):
+    return sum(map(os.path.getsize, files)) / MIB
 
 
 def ratio(numerators, denominators):
@@ -66,6 +77,18 @@ class Bench:
     def mount(self, source):
         return Mount(self.program, source, self.point)
 
+    def usage(self, *command):
+        """Of any program."""
+        return usage_of(self.helper, *command)
+
+    def command(self, *words):
+        """Usage of ckptfs WORDS."""
+        return self.usage(self.program, *words)
+
+    def has_command(self, name):
+        words = run(self.program, name, "--help").stdout.split()
+        return words[:3] == ["usage:", "ckptfs", name]
+
     def drop(self, *paths):
         run(self.helper, "drop", *paths)
 
@@ -78,7 +101,7 @@ class Bench:
     @functools.lru_cache(maxsize=None)
     def reads(self, name):
         """Seconds of the ways to read the tensor of a checkpoint."""
-        files = stored(self.store / name)
+        files = data_files(self.store / name)
         tensor = self.point / "tensors" / "w"
         direct = ("bs=16M", "iflag=direct")
         times = {k: [] for k in ("plain", "first", "second", "dropped",
@@ -118,10 +141,6 @@ class Bench:
         return out
 
 
-def stored(folder):
-    return sorted(folder.glob("*.distcp"))
-
-
 # Reading
 
 def read_row(bench, name, key, again):
@@ -140,7 +159,7 @@ def read_disk(bench):
     if not (folder / ".metadata").exists():
         shutil.copytree(bench.store / "rows", folder)
         os.sync()
-    files = stored(folder)
+    files = data_files(folder)
     everything = [folder / ".metadata", *files]
     times = {"plain": [], "first": []}
     for _ in range(bench.repeats):
@@ -155,7 +174,7 @@ def read_disk(bench):
 
 
 def read_parallel(bench):
-    files = stored(bench.store / "quad")
+    files = data_files(bench.store / "quad")
     tensors = [bench.point / "tensors" / n for n in checkpoints.QUAD]
     times = {"plain": [], "mount": []}
     dd_parallel(files)
@@ -177,7 +196,7 @@ def load_whole(bench):
     with Loader("numpy") as numpy, Loader("dcp", bench.store / "small") as dcp:
         for _ in range(bench.repeats):
             times["dcp.load"].append(dcp.load(store, "w", *shape))
-            times["plain"].append(sum(map(numpy.load, stored(store))))
+            times["plain"].append(sum(map(numpy.load, data_files(store))))
             with bench.mount(store):
                 times["numpy"].append(numpy.load(bench.point / "tensors/w"))
     return Result(ratio(times["dcp.load"], times["numpy"]), "x",
@@ -289,9 +308,9 @@ ROWS = (
     Row("disk", "store on a disk, not in its page cache", 0.9, "", True,
         ("rows",), read_disk),
     Row("numpy", "numpy.fromfile, cold, faster than dcp.load", 3, "x", True,
-        ("rows", "small"), load_whole, True),
+        ("rows", "small"), load_whole, TORCH),
     Row("first", "first of 100 000 tensors, faster than dcp.load", 20, "x",
-        True, ("wide", "small"), load_first, True),
+        True, ("wide", "small"), load_first, TORCH),
     Row("parse", "parse of its .metadata, with mounting", 0.25, "s", False,
         ("wide", "small"), parse_time),
     Row("rss", "resident memory of the daemon after it", 64, "MiB", False,

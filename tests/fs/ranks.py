@@ -7,6 +7,7 @@ whole tensors are kept as the oracle: what torch gathers from the ranks, or,
 where a case is made of known tensors, those.
 """
 
+import itertools
 import logging
 import os
 import traceback
@@ -315,3 +316,29 @@ def compare(got, want):
         assert got[name].dtype == tensor.dtype, name
         assert torch.equal(got[name], tensor), name
     return len(want)
+
+
+# Cases that a test makes
+
+def cut(value, mesh, dims):
+    """A nested state with each of its tensors spread over all ranks: along
+    an axis, which differs from tensor to tensor, or as copies."""
+    if isinstance(value, dict):
+        return {key: cut(each, mesh, dims) for key, each in value.items()}
+    if isinstance(value, list):
+        return [cut(each, mesh, dims) for each in value]
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        return value
+    axis = next(dims) % (value.ndim + 1)
+    place = Replicate() if axis == value.ndim else Shard(axis)
+    # Each rank has all of it, and takes its part: nothing is sent, which
+    # gloo could not do with every type.
+    return distribute_tensor(value, mesh, [place], src_data_rank=None)
+
+
+def save_state(folder, file):
+    """Save the state in `file`, by torch.save, cut over the ranks."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    state = torch.load(file, weights_only=True)
+    dcp.save(cut(state, mesh, itertools.count()), checkpoint_id=folder)
+    dist.barrier()

@@ -92,6 +92,51 @@ static void check_inside(const struct entry_at *e, uint64_t index)
 	}
 }
 
+/* The parts of a path end at dots of the name, one behind the other. */
+static void check_path(const struct entry_at *e)
+{
+	const char *name = catalog_text(e->catalog, e->entry->name);
+	size_t last = 0;
+	unsigned i;
+
+	CHECK(e->entry->depth <= LIMIT_PATH_DEPTH);
+	for (i = 1; i < e->entry->depth; i++) {
+		size_t end = catalog_path_size(e->catalog, e->entry, i);
+
+		CHECK(end < e->entry->name_size && name[end] == '.');
+		CHECK(i == 1 || end > last);
+		CHECK(catalog_is_below(e->catalog, e->entry, name, end));
+		last = end;
+	}
+}
+
+/* Lines, as many and as long as may be. */
+static void check_transforms(const struct entry_at *e,
+			     const struct catalog_shard *shard)
+{
+	size_t size, line = 0, i;
+	const char *text;
+	unsigned depth = 0;
+
+	if (!(shard->flags & CATALOG_TRANSFORMED)) {
+		CHECK(shard->flags >> CATALOG_TRANSFORM_SHIFT == 0);
+		return;
+	}
+	CHECK(shard->flags >> CATALOG_TRANSFORM_SHIFT <
+	      e->catalog->transform_count);
+	text = catalog_transforms(e->catalog, shard, &size);
+	CHECK(size > 0 && text[size - 1] == '\n');
+	for (i = 0; i < size; i++) {
+		if (text[i] != '\n') {
+			CHECK((unsigned char)text[i] >= ' ');
+			continue;
+		}
+		CHECK(i - line <= LIMIT_TRANSFORM_NAME);
+		CHECK(++depth <= LIMIT_TRANSFORM_DEPTH);
+		line = i + 1;
+	}
+}
+
 static void check_shards(const struct entry_at *e)
 {
 	uint64_t count = e->entry->shard_count, reach = 0, end, i;
@@ -107,6 +152,7 @@ static void check_shards(const struct entry_at *e)
 					      &end));
 		CHECK(shard->reach >= reach);
 		reach = shard->reach;
+		check_transforms(e, shard);
 		catalog_box(e->catalog, e->entry, i, &box);
 		CHECK(box.ndim == 0 || box.offset[0] + box.size[0] <= reach);
 		check_inside(e, i);
@@ -341,6 +387,7 @@ static void check_entry(const struct catalog *catalog, uint64_t index)
 	CHECK((is_object ? catalog_find_object(catalog, encoded, size) :
 			   catalog_find_tensor(catalog, encoded, size)) ==
 	      (int64_t)index);
+	check_path(&e);
 	check_shards(&e);
 	if (is_object)
 		CHECK(entry->shard_count == 1 && entry->ndim == 1);

@@ -28,7 +28,7 @@ static unsigned split(const uint8_t *data, size_t size, struct dcp_file *files)
 
 		CHECK(copy);
 		memcpy(copy, data, part);
-		files[count++] = (struct dcp_file){ copy, part };
+		files[count++] = (struct dcp_file){ .data = copy, .size = part };
 		if (part == size)
 			return count;
 		data += part + SEPARATOR_SIZE;

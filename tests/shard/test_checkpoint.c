@@ -67,8 +67,8 @@ static void one_metadata_file(void **state)
 	open_sample();
 	check_sample(7);
 	assert_int_equal(report.notes.count, 0);
-	assert_int_equal(checkpoint->marker_count, 1);
-	assert_string_equal(checkpoint->markers[0].name, ".metadata");
+	assert_int_equal(checkpoint->markers.count, 1);
+	assert_string_equal(checkpoint->markers.markers[0].name, ".metadata");
 	assert_int_equal(fstatat(folder.fd, ".metadata", &status, 0), 0);
 	assert_int_equal(checkpoint->status.st_ino, status.st_ino);
 }
@@ -79,9 +79,9 @@ static void metadata_of_each_rank(void **state)
 	sample_write(&folder, true, 9);
 	open_sample();
 	check_sample(9);
-	assert_int_equal(checkpoint->marker_count, 2);
-	assert_string_equal(checkpoint->markers[0].name, "__0.metadata");
-	assert_string_equal(checkpoint->markers[1].name, "__1.metadata");
+	assert_int_equal(checkpoint->markers.count, 2);
+	assert_string_equal(checkpoint->markers.markers[0].name, "__0.metadata");
+	assert_string_equal(checkpoint->markers.markers[1].name, "__1.metadata");
 }
 
 /* Ranks in the order of their numbers; other names are no markers. */
@@ -105,9 +105,9 @@ static void names_of_rank_markers(void **state)
 		folder_write(&folder, others[i], "x", 1);
 	open_sample();
 	check_sample(0);
-	assert_int_equal(checkpoint->marker_count, 2);
-	assert_string_equal(checkpoint->markers[0].name, "__9.metadata");
-	assert_string_equal(checkpoint->markers[1].name, "__10.metadata");
+	assert_int_equal(checkpoint->markers.count, 2);
+	assert_string_equal(checkpoint->markers.markers[0].name, "__9.metadata");
+	assert_string_equal(checkpoint->markers.markers[1].name, "__10.metadata");
 }
 
 static void metadata_goes_before_that_of_ranks(void **state)
@@ -117,7 +117,7 @@ static void metadata_goes_before_that_of_ranks(void **state)
 	folder_write(&folder, "__0.metadata", "damaged", 7);
 	open_sample();
 	check_sample(3);
-	assert_int_equal(checkpoint->marker_count, 1);
+	assert_int_equal(checkpoint->markers.count, 1);
 }
 
 static void no_marker(void **state)

@@ -9,10 +9,7 @@
 
 #include "shard/convert.h"
 
-#include <fenv.h>
-#include <float.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,7 +110,7 @@ static double e8m0(unsigned bits)
 	return bits == 255 ? (double)NAN : ldexp(1, (int)bits - 127);
 }
 
-/* ---- widening ---------------------------------------------------------------- */
+/* ---- widening ------------------------------------------------------------ */
 
 static void check_all_patterns(const struct format *f)
 {
@@ -184,7 +181,7 @@ static void known_values(void **state)
 	assert_true(round_to(format_of(DTYPE_BF16), 259) == 260);
 }
 
-/* ---- narrowing --------------------------------------------------------------- */
+/* ---- narrowing ----------------------------------------------------------- */
 
 static void check_narrowed(const struct format *f, const float *numbers,
 			   unsigned count)
@@ -323,7 +320,7 @@ static void between_small_formats(void **state)
 	}
 }
 
-/* ---- to double --------------------------------------------------------------- */
+/* ---- to double ----------------------------------------------------------- */
 
 static void integers_become_doubles(void **state)
 {
@@ -395,7 +392,7 @@ static void complex_elements_are_two_numbers(void **state)
 	assert_true(found[0] == 1 && found[1] == -2);
 }
 
-/* ---- what there is ----------------------------------------------------------- */
+/* ---- what there is ------------------------------------------------------- */
 
 static bool is_one_of(enum dtype dtype, const enum dtype *list, unsigned count)
 {
@@ -455,7 +452,7 @@ static void which_types_have_values(void **state)
 	}
 }
 
-/* ---- buffers ----------------------------------------------------------------- */
+/* ---- buffers ------------------------------------------------------------- */
 
 enum { GUARD = 16, LONGEST = 3000 };
 

@@ -4,38 +4,17 @@
 #include "support/catalog_out.h"
 #include "support/metadata_out.h"
 
-#include "shard/dcp.h"
-
 #include <stdlib.h>
 #include <string.h>
 
 static struct notes notes;
-
-/* The catalog of @count files; their text is freed. */
-static struct catalog *read_files(struct array *texts, unsigned count)
-{
-	struct catalog_builder *builder = catalog_out_create(&notes);
-	struct fault fault = { .reason = "" };
-	struct dcp_file files[8];
-	unsigned i, bad;
-
-	for (i = 0; i < count; i++)
-		files[i] = (struct dcp_file){ texts[i].data, texts[i].size };
-	if (dcp_read(builder, files, count, &notes, &fault, &bad))
-		fail_msg("file %u, byte %llu: %s %s", bad,
-			 (unsigned long long)fault.offset, fault.reason,
-			 fault.detail);
-	for (i = 0; i < count; i++)
-		array_finish(&texts[i]);
-	return catalog_out_finish(builder);
-}
 
 static struct catalog *read_one(struct metadata *metadata)
 {
 	struct array text = { .data = NULL };
 
 	metadata_finish(metadata, &text);
-	return read_files(&text, 1);
+	return metadata_read(&text, 1, false, &notes);
 }
 
 /* Shard @index of tensor @name lies at @offset of @path. */
@@ -247,7 +226,7 @@ static void union_of_ranks(void **state)
 			      paths[rank], 3, 4 });
 		metadata_finish(&metadata, &texts[rank]);
 	}
-	catalog = read_files(texts, 3);
+	catalog = metadata_read(texts, 3, true, &notes);
 	assert_int_equal(catalog->tensor_count, 3);
 	assert_int_equal(catalog->object_count, 1);
 	assert_int_equal(notes.count, 0);
@@ -276,7 +255,7 @@ static void ranks_that_disagree(void **state)
 		       (struct metadata_place){ "b", 0, 9 });
 	metadata_finish(&first, &texts[0]);
 	metadata_finish(&second, &texts[1]);
-	catalog = read_files(texts, 2);
+	catalog = metadata_read(texts, 2, true, &notes);
 	entry = catalog_entry(catalog, 0);
 	assert_int_equal(entry->size, 16);
 	check_shard(catalog, "w", 0, "a", 0);

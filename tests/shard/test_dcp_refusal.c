@@ -19,7 +19,7 @@ static struct fault fault;
 static int read_text(const void *data, size_t size, unsigned *ret_bad)
 {
 	struct catalog_builder *builder = catalog_out_create(&notes);
-	const struct dcp_file file = { data, size };
+	const struct dcp_file file = { .data = data, .size = size };
 	int error;
 
 	memset(&fault, 0, sizeof(fault));
@@ -247,8 +247,8 @@ static void second_file_is_named(void **state)
 
 	(void)state;
 	metadata_finish(&good, &text);
-	files[0] = files[2] = (struct dcp_file){ text.data, text.size };
-	files[1] = (struct dcp_file){ text.data, text.size - 1 };
+	files[0] = files[2] = (struct dcp_file){ text.data, text.size, true };
+	files[1] = (struct dcp_file){ text.data, text.size - 1, true };
 	assert_int_equal(dcp_read(builder, files, 3, &notes, &fault, &bad),
 			 -EBADMSG);
 	assert_int_equal(bad, 1);

@@ -5,6 +5,7 @@
 
 #include "shard/dtype.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,14 +52,32 @@ static const struct row rows[] = {
 	{ DTYPE_BITS1X8, "BITS1X8", "bits1x8", NULL, "|V1", 1, 1 },
 	{ DTYPE_BITS2X4, "BITS2X4", "bits2x4", NULL, "|V1", 1, 1 },
 	{ DTYPE_BITS4X2, "BITS4X2", "bits4x2", NULL, "|V1", 1, 1 },
+	{ DTYPE_F6_E2M3, "F6_E2M3", "float6_e2m3fn", NULL, "|V1", 1, 1 },
+	{ DTYPE_F6_E3M2, "F6_E3M2", "float6_e3m2fn", NULL, "|V1", 1, 1 },
 };
 
-/* By the name: E8M0 is an exponent without a sign, F4 two numbers in one. */
+/* safetensors/src/tensor.rs, enum Dtype, as it stands there: that is the order
+ * in which it sorts. */
+static const struct {
+	const char *name;
+	unsigned bits;
+} safetensors_types[] = {
+	{ "BOOL", 8 }, { "F4", 4 }, { "F6_E2M3", 6 }, { "F6_E3M2", 6 },
+	{ "U8", 8 }, { "I8", 8 }, { "F8_E5M2", 8 }, { "F8_E4M3", 8 },
+	{ "F8_E8M0", 8 }, { "F8_E4M3FNUZ", 8 }, { "F8_E5M2FNUZ", 8 },
+	{ "I16", 16 }, { "U16", 16 }, { "F16", 16 }, { "BF16", 16 },
+	{ "I32", 32 }, { "U32", 32 }, { "F32", 32 }, { "C64", 64 },
+	{ "F64", 64 }, { "I64", 64 }, { "U64", 64 },
+};
+
+/* By the name: E8M0 is an exponent without a sign, F4 two numbers in one, and
+ * those of 6 bits share bytes. */
 static enum dtype_kind kind_of(const char *torch)
 {
 	if (strstr(torch, "complex"))
 		return DTYPE_KIND_COMPLEX;
-	if (strstr(torch, "e8m0") || strstr(torch, "_x2"))
+	if (strstr(torch, "e8m0") || strstr(torch, "_x2") ||
+	    strstr(torch, "float6_"))
 		return DTYPE_KIND_BITS;
 	if (strstr(torch, "float"))
 		return DTYPE_KIND_FLOAT;
@@ -144,6 +163,60 @@ static void other_names_are_unknown(void **state)
 				 DTYPE_UNKNOWN);
 }
 
+static unsigned safetensors_bits(const char *name)
+{
+	unsigned i;
+
+	for (i = 0; i < COUNT_OF(safetensors_types); i++)
+		if (strcmp(safetensors_types[i].name, name) == 0)
+			return safetensors_types[i].bits;
+	return 0;
+}
+
+/* Types that share bytes count as one byte; all others have as many bits as
+ * their bytes have. */
+static void bits(void **state)
+{
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < COUNT_OF(rows); i++) {
+		const struct dtype_info *info = dtype_info(rows[i].dtype);
+		unsigned known = safetensors_bits(rows[i].name);
+
+		assert_int_equal(info->bits, known ? known : 8 * rows[i].size);
+	}
+}
+
+static void types_of_safetensors(void **state)
+{
+	unsigned i, last = 0;
+	enum dtype dtype;
+
+	(void)state;
+	for (i = 0; i < COUNT_OF(safetensors_types); i++) {
+		const char *name = safetensors_types[i].name;
+
+		dtype = dtype_from_safetensors(name, strlen(name));
+		assert_string_equal(dtype_info(dtype)->name, name);
+		assert_true(dtype_info(dtype)->order > last);
+		last = dtype_info(dtype)->order;
+	}
+	/* It has no others, whatever we call them. */
+	for (i = 0; i < COUNT_OF(rows); i++) {
+		bool known = safetensors_bits(rows[i].name);
+
+		assert_int_equal(dtype_info(rows[i].dtype)->order != 0, known);
+		dtype = dtype_from_safetensors(rows[i].name,
+					       strlen(rows[i].name));
+		assert_int_equal(dtype, known ? rows[i].dtype : DTYPE_UNKNOWN);
+	}
+	assert_int_equal(dtype_from_safetensors("", 0), DTYPE_UNKNOWN);
+	assert_int_equal(dtype_from_safetensors("f32", 3), DTYPE_UNKNOWN);
+	assert_int_equal(dtype_from_safetensors("F32 ", 4), DTYPE_UNKNOWN);
+	assert_int_equal(dtype_from_safetensors("?", 1), DTYPE_UNKNOWN);
+}
+
 static void unknown_type_has_no_size(void **state)
 {
 	(void)state;
@@ -159,6 +232,8 @@ int main(void)
 		cmocka_unit_test(npy_spelling),
 		cmocka_unit_test(names_lead_back),
 		cmocka_unit_test(other_names_are_unknown),
+		cmocka_unit_test(bits),
+		cmocka_unit_test(types_of_safetensors),
 		cmocka_unit_test(unknown_type_has_no_size),
 	};
 

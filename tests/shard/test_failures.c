@@ -41,6 +41,22 @@ static int setup_local(void **state)
 	return 0;
 }
 
+static int setup_sharded(void **state)
+{
+	(void)state;
+	folder_make(&folder);
+	sample_write_safetensors(&folder, SAMPLE_SHARDED, FIRST);
+	return 0;
+}
+
+static int setup_indexed(void **state)
+{
+	(void)state;
+	folder_make(&folder);
+	sample_write_safetensors(&folder, SAMPLE_INDEXED, FIRST);
+	return 0;
+}
+
 static int teardown(void **state)
 {
 	(void)state;
@@ -223,7 +239,7 @@ static void fail_listing(int (*list)(struct checkpoint *, struct array *),
 static void memory_while_opening(void **state)
 {
 	(void)state;
-	fail_opening(FAIL_MEMORY, -ENOMEM);
+	fail_opening(FAIL_MEMORY | FAIL_JSON, -ENOMEM);
 }
 
 static void descriptors_while_opening(void **state)
@@ -296,19 +312,35 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define LOCAL(name) cmocka_unit_test_setup_teardown(name, setup_local, teardown)
+#define SHARDED(name) \
+	cmocka_unit_test_setup_teardown(name, setup_sharded, teardown)
+#define INDEXED(name) \
+	cmocka_unit_test_setup_teardown(name, setup_indexed, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(memory_while_opening),
 		LOCAL(memory_while_opening),
+		SHARDED(memory_while_opening),
+		INDEXED(memory_while_opening),
 		TEST(descriptors_while_opening),
 		LOCAL(descriptors_while_opening),
+		SHARDED(descriptors_while_opening),
+		INDEXED(descriptors_while_opening),
 		TEST(reads_while_opening),
 		LOCAL(reads_while_opening),
+		SHARDED(reads_while_opening),
+		INDEXED(reads_while_opening),
 		TEST(status_while_opening),
+		SHARDED(status_while_opening),
+		INDEXED(status_while_opening),
 		LOCAL(status_while_opening),
 		TEST(memory_while_reading),
+		SHARDED(memory_while_reading),
 		TEST(descriptors_while_reading),
+		SHARDED(descriptors_while_reading),
 		TEST(reads_while_reading),
+		SHARDED(reads_while_reading),
 		TEST(mappings_while_reading),
+		SHARDED(mappings_while_reading),
 		TEST(memory_while_listing),
 		TEST(descriptors_while_listing),
 		TEST(reads_while_listing),

@@ -233,9 +233,6 @@ static void whole_items(void **state)
 	shard.offset = UINT64_MAX;
 	assert_int_equal(source_file_item(store.source, &shard, count_bytes,
 					  &size), -EIO);
-	shard.flags = CATALOG_TRANSFORMED;
-	assert_int_equal(source_file_item(store.source, &shard, count_bytes,
-					  &size), -EOPNOTSUPP);
 }
 
 static int change_file(void *context, const struct input *input)

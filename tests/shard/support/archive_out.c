@@ -116,7 +116,7 @@ static void put_end64(struct archive *archive)
 	archive->end64 = out->size;
 	PUT(out, "PK\6\6");
 	put_u64(out, 44);
-	put_u32(out, 0); /* versions */
+	put_u32(out, 0x2d031e); /* versions */
 	put_u64(out, 0); /* disks */
 	put_u64(out, archive->count);
 	put_u64(out, archive->count);

@@ -79,6 +79,7 @@ WRAP(FAIL_STATUS, EIO, -1, int, fstatat64,
      (fd, path, status, flags))
 
 struct json_object;
+struct json_tokener;
 
 #define WRAP_JSON(type, call, failure, parameters, arguments) \
 	WRAP(FAIL_JSON, ENOMEM, failure, type, call, parameters, arguments)
@@ -95,6 +96,11 @@ WRAP_NEW(json_object_new_double_s, (double value, const char *text),
 WRAP_NEW(json_object_new_string, (const char *text), (text))
 WRAP_NEW(json_object_new_string_len, (const char *text, int size),
 	 (text, size))
+WRAP_NEW(json_tokener_parse_ex,
+	 (struct json_tokener *tokener, const char *text, int size),
+	 (tokener, text, size))
+WRAP_JSON(struct json_tokener *, json_tokener_new_ex, NULL, (int depth),
+	  (depth))
 WRAP_JSON(int, json_object_array_add, -1,
 	  (struct json_object *array, struct json_object *value),
 	  (array, value))

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/metadata_out.h"
 
+#include "support/catalog_out.h"
+#include "support/test.h"
+
+#include "shard/dcp.h"
+
+#include <string.h>
+
 static void put_class(const struct metadata *m, struct array *out,
 		      const char *file, const char *name)
 {
@@ -34,8 +41,13 @@ static void put_memory_format(const struct metadata *m, struct array *out)
 static void put_properties(const struct metadata *m, struct array *out,
 			   const char *dtype)
 {
-	put_class(m, out, "metadata", "TensorProperties");
-	PUT(out, "(");
+	if (m->old || m->old_properties)
+		put_global(out, "torch.distributed._shard.sharded_tensor."
+				"metadata", "TensorProperties");
+	else
+		put_global(out, "torch.distributed.checkpoint.metadata",
+			   "TensorProperties");
+	PUT(out, ")\x81(");
 	put_global(out, "torch", dtype);
 	put_global(out, "torch.serialization", "_get_layout");
 	put_text(out, "torch.strided");
@@ -107,12 +119,14 @@ void metadata_item(struct metadata *m, const char *name, const struct box *box,
 	put_number(out, (int64_t)place.offset);
 	put_text(out, "length");
 	put_number(out, (int64_t)place.length);
-	if (m->transform) {
+	if (m->transform || m->transforms.size > 0)
 		put_text(out, "transform_descriptors");
+	if (m->transform) {
 		PUT(out, "]");
 		put_text(out, m->transform);
 		PUT(out, "a");
 	}
+	put_bytes(out, m->transforms.data, m->transforms.size);
 	PUT(out, "ub");
 }
 
@@ -143,6 +157,27 @@ static void put_megatron(struct array *out)
 	PUT(out, "]sba");
 }
 
+void metadata_path(struct metadata *m, const char *name,
+		   const struct array *path)
+{
+	put_text(&m->paths, name);
+	put_bytes(&m->paths, path->data, path->size);
+}
+
+static void put_planner(struct metadata *m, struct array *out)
+{
+	put_text(out, "planner_data");
+	if (m->paths.size > 0) {
+		PUT(out, "}(");
+		put_bytes(out, m->paths.data, m->paths.size);
+		PUT(out, "u");
+	} else if (m->planner.size > 0) {
+		put_bytes(out, m->planner.data, m->planner.size);
+	} else {
+		PUT(out, "N");
+	}
+}
+
 void metadata_finish(struct metadata *m, struct array *out)
 {
 	put_proto(out, m->protocol ? m->protocol : 4);
@@ -158,15 +193,49 @@ void metadata_finish(struct metadata *m, struct array *out)
 	PUT(out, "}(");
 	put_bytes(out, m->tensors.data, m->tensors.size);
 	PUT(out, "u");
-	put_text(out, "planner_data");
-	PUT(out, "N");
+	put_planner(m, out);
 	put_text(out, "storage_data");
 	PUT(out, "}(");
 	put_bytes(out, m->storage.data, m->storage.size);
 	PUT(out, "u");
 	if (m->megatron)
 		put_megatron(out);
+	put_bytes(out, m->root.data, m->root.size);
 	PUT(out, "ub.");
+	array_finish(&m->transforms);
+	array_finish(&m->planner);
+	array_finish(&m->root);
 	array_finish(&m->tensors);
 	array_finish(&m->storage);
+	array_finish(&m->paths);
+}
+
+struct catalog *metadata_read(struct array *texts, unsigned count, bool local,
+			      struct notes *notes)
+{
+	struct catalog_builder *builder = catalog_out_create(notes);
+	struct fault fault = { .reason = "" };
+	struct dcp_file files[8];
+	unsigned i, bad;
+
+	assert_true(count <= COUNT_OF(files));
+	for (i = 0; i < count; i++)
+		files[i] = (struct dcp_file){ texts[i].data, texts[i].size,
+					      local };
+	if (dcp_read(builder, files, count, notes, &fault, &bad))
+		fail_msg("file %u, byte %llu: %s %s", bad,
+			 (unsigned long long)fault.offset, fault.reason,
+			 fault.detail);
+	for (i = 0; i < count; i++)
+		array_finish(&texts[i]);
+	return catalog_out_finish(builder);
+}
+
+struct catalog *metadata_catalog(struct metadata *metadata)
+{
+	struct array text = { .data = NULL };
+	struct notes notes;
+
+	metadata_finish(metadata, &text);
+	return metadata_read(&text, 1, false, &notes);
 }

@@ -6,6 +6,7 @@
 #include "support/put.h"
 
 #include "shard/box.h"
+#include "shard/catalog_builder.h"
 
 #include <stdbool.h>
 
@@ -13,10 +14,15 @@ struct metadata {
 	/* Set before the first call. */
 	unsigned protocol;	/* 0: 4 */
 	bool old;		/* modules of torch 1.13, enum by getattr */
+	bool old_properties;	/* of tensors, as in torch 2.2 */
 	bool megatron;		/* its classes and attributes of the root */
 	const char *transform;	/* a descriptor in every item, or NULL */
+	struct array transforms; /* all of them, instead: a pickled value */
+	struct array planner;	/* planner_data: a pickled value */
+	struct array root;	/* pickled keys and values that the root has
+				 * besides */
 	/* Set by the functions below. */
-	struct array tensors, storage;
+	struct array tensors, storage, paths;
 };
 
 /* A tensor, its chunks, its end. @dtype is torch's name of the type. */
@@ -41,7 +47,18 @@ void metadata_whole(struct metadata *metadata, const char *name,
 		    const char *dtype, const struct box *shape,
 		    struct metadata_place place);
 
+/* The path of @name, which the pickled value @path is. */
+void metadata_path(struct metadata *metadata, const char *name,
+		   const struct array *path);
+
 /* Append the pickle to @out, and free what @metadata holds. */
 void metadata_finish(struct metadata *metadata, struct array *out);
+
+/* The catalog of @count files, of which each is freed; @notes is as the
+ * reader leaves it. Rank-local when @local. */
+struct catalog *metadata_read(struct array *files, unsigned count, bool local,
+			      struct notes *notes);
+/* The same of one file. */
+struct catalog *metadata_catalog(struct metadata *metadata);
 
 #endif

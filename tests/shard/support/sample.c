@@ -114,6 +114,65 @@ void sample_write(const struct folder *folder, bool local,
 	write_metadata(folder, "__1.metadata", 2, sizes);
 }
 
+/* Bytes of "w", and zeros behind them. */
+struct part {
+	unsigned begin, size, zeros;
+	unsigned char first;
+};
+
+static void write_file(const struct folder *folder, const char *name,
+		       const char *header, struct part part)
+{
+	struct array out = { .data = NULL };
+	unsigned i;
+
+	put_u64(&out, strlen(header));
+	put_bytes(&out, header, strlen(header));
+	for (i = 0; i < part.size; i++)
+		put_u8(&out, sample_byte(part.first, part.begin + i));
+	for (i = 0; i < part.zeros; i++)
+		put_u8(&out, 0);
+	folder_write(folder, name, out.data, out.size);
+	array_finish(&out);
+}
+
+#define AT(name, offsets) \
+	"\\\"" name "\\\":{\\\"saved_offsets\\\":" offsets "}"
+#define SHARDING(text) \
+	"{\"__metadata__\":{\"DCP_SHARDING_INFO\":\"{" text "}\"},"
+#define TENSOR(name, shape, offsets) \
+	"\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape \
+	",\"data_offsets\":" offsets "}"
+
+void sample_write_safetensors(const struct folder *folder,
+			      enum sample_files kind, unsigned char first)
+{
+	static const char index[] =
+		"{\"metadata\":{\"total_size\":16388},\"weight_map\":"
+		"{\"w\":\"a.safetensors\",\"s\":\"b.safetensors\"}}";
+	const struct part halves[2] = { { 0, HALF, 4, first },
+					{ HALF, HALF, 0, first } };
+	const struct part whole = { 0, SAMPLE_SIZE, 0, first };
+	const struct part scalar = { 0, 0, 4, first };
+
+	if (kind == SAMPLE_SHARDED) {
+		write_file(folder, "s1.safetensors",
+			   SHARDING(AT("w", "[0,0]") "," AT("s", "[]"))
+			   TENSOR("w", "[32,64]", "[0,8192]") ","
+			   TENSOR("s", "[]", "[8192,8196]") "}", halves[0]);
+		write_file(folder, "s2.safetensors",
+			   SHARDING(AT("w", "[32,0]"))
+			   TENSOR("w", "[32,64]", "[0,8192]") "}", halves[1]);
+		return;
+	}
+	write_file(folder, "a.safetensors",
+		   "{" TENSOR("w", "[64,64]", "[0,16384]") "}", whole);
+	write_file(folder, "b.safetensors",
+		   "{" TENSOR("s", "[]", "[0,4]") "}", scalar);
+	folder_write(folder, "model.safetensors.index.json", index,
+		     sizeof(index) - 1);
+}
+
 int sample_read(const struct checkpoint *checkpoint, const char *name,
 		struct reply *reply)
 {

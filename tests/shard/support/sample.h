@@ -17,6 +17,15 @@ enum { SAMPLE_SIZE = 64 * 64 * 4 };
 void sample_write(const struct folder *folder, bool local,
 		  unsigned char first);
 
+/*
+ * The same tensors in safetensors files; the scalar "s" is zero.
+ * SAMPLE_SHARDED: each rank's half of "w" in s1 and s2 with its place;
+ * SAMPLE_INDEXED: "w" in a, "s" in b, and an index that names both.
+ */
+enum sample_files { SAMPLE_SHARDED, SAMPLE_INDEXED };
+void sample_write_safetensors(const struct folder *folder,
+			      enum sample_files kind, unsigned char first);
+
 /* Byte @index of "w". */
 unsigned char sample_byte(unsigned char first, unsigned index);
 
