@@ -12,16 +12,31 @@ static bool is_flat(const struct catalog_entry *entry)
 	return entry->depth < 2;
 }
 
-static const struct catalog_entry *find_below(const struct catalog *catalog,
-					      const char *key, size_t size)
+/* Of how many parts of the path of @entry @key is made; 0: of none. */
+static unsigned parts_of(const struct catalog *catalog,
+			 const struct catalog_entry *entry, const char *key,
+			 size_t size)
 {
-	uint64_t i;
+	unsigned parts = 1;
 
-	for (i = 0; i < catalog->tensor_count; i++)
-		if (catalog_is_below(catalog, catalog_entry(catalog, i), key,
-				     size))
-			return catalog_entry(catalog, i);
-	return NULL;
+	if (!catalog_is_below(catalog, entry, key, size))
+		return 0;
+	while (catalog_path_size(catalog, entry, parts) < size)
+		parts++;
+	return parts;
+}
+
+static bool is_member(const struct catalog *catalog,
+		      const struct catalog_entry *entry,
+		      const struct group *group)
+{
+	if (group->flat)
+		return is_flat(entry);
+	return entry->depth > group->parts &&
+	       catalog_path_size(catalog, entry, group->parts) ==
+	       group->key_size &&
+	       memcmp(catalog_text(catalog, entry->name), group->key,
+		      group->key_size) == 0;
 }
 
 static bool find_flat(const struct catalog *catalog, struct group *ret_group)
@@ -102,6 +117,7 @@ int group_list(const struct catalog *catalog, struct array *out)
 		group = (struct group){
 			.key = catalog_text(catalog, entry->name),
 			.key_size = catalog_path_size(catalog, entry, 1),
+			.parts = 1,
 		};
 		count = out->size / sizeof(group);
 		groups = (void *)out->data;
@@ -142,7 +158,8 @@ static bool match_entry(const struct catalog *catalog,
 		if (name_encode(text, key_size, encoded) == size &&
 		    memcmp(encoded, name, size) == 0) {
 			*ret_group = (struct group){ .key = text,
-						     .key_size = key_size };
+						     .key_size = key_size,
+						     .parts = parts };
 			return true;
 		}
 	}
@@ -166,11 +183,27 @@ static bool same_parents(const struct catalog *catalog,
 		      catalog_text(catalog, b->name), size) == 0;
 }
 
+bool group_find_listed(const struct catalog *catalog,
+		       const struct array *groups, const char *name,
+		       size_t size, struct group *ret_group)
+{
+	const struct group *group = (const void *)groups->data;
+	size_t count = groups->size / sizeof(*group), i;
+	char encoded[NAME_ENCODED_MAX];
+
+	for (i = 0; i < count; i++)
+		if ((size_t)group_name(catalog, &group[i], encoded) == size &&
+		    memcmp(encoded, name, size) == 0) {
+			*ret_group = group[i];
+			return true;
+		}
+	return false;
+}
+
 bool group_find(const struct catalog *catalog, const char *name, size_t size,
 		struct group *ret_group)
 {
 	const struct catalog_entry *last = NULL, *entry;
-	char flat[NAME_ENCODED_MAX];
 	uint64_t i;
 
 	for (i = 0; i < catalog->tensor_count; i++) {
@@ -180,44 +213,50 @@ bool group_find(const struct catalog *catalog, const char *name, size_t size,
 			return true;
 		last = entry;
 	}
-	flat_name(catalog, flat);
-	return strlen(flat) == size && memcmp(flat, name, size) == 0 &&
-	       find_flat(catalog, ret_group);
+	return false;
 }
 
 bool group_root(const struct catalog *catalog, const char *key,
 		struct group *ret_group)
 {
 	const char *wanted = key ? key : model_name;
-	const struct catalog_entry *entry =
-		find_below(catalog, wanted, strlen(wanted));
+	size_t size = strlen(wanted);
+	uint64_t i;
 
-	if (!entry)
-		return !key && find_flat(catalog, ret_group);
-	*ret_group = (struct group){
-		.key = catalog_text(catalog, entry->name),
-		.key_size = strlen(wanted),
-	};
-	return true;
+	for (i = 0; i < catalog->tensor_count; i++) {
+		const struct catalog_entry *entry = catalog_entry(catalog, i);
+		unsigned parts = parts_of(catalog, entry, wanted, size);
+
+		if (parts == 0)
+			continue;
+		*ret_group = (struct group){
+			.key = catalog_text(catalog, entry->name),
+			.key_size = size, .parts = parts,
+		};
+		return true;
+	}
+	return !key && find_flat(catalog, ret_group);
 }
 
-int group_image(const struct catalog *catalog, const struct group *group,
-		struct image **ret_image)
+int group_image(const struct checkpoint *checkpoint,
+		const struct group *group, struct image **ret_image)
 {
+	const struct catalog *catalog = checkpoint->catalog;
 	struct array parts = { .data = NULL };
 	uint64_t i;
 	int error = 0;
 
 	for (i = 0; i < catalog->tensor_count && !error; i++) {
 		const struct catalog_entry *entry = catalog_entry(catalog, i);
-		struct image_part part = { .entry = i };
+		struct image_part part = {
+			.entry = i, .key = group->flat ? 0 :
+					   group->key_size + 1,
+		};
 
-		if (group->flat ? !is_flat(entry) :
-		    !catalog_is_below(catalog, entry, group->key,
-				      group->key_size))
+		if (!is_member(catalog, entry, group))
 			continue;
-		if (!group->flat)
-			part.key = group->key_size + 1;
+		/* Who maps the file dies of a read that fails. */
+		part.left_out = !checkpoint_has(checkpoint, entry);
 		error = array_append(&parts, &part, sizeof(part));
 	}
 	if (!error)

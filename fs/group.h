@@ -9,6 +9,7 @@
 #define FS_GROUP_H
 
 #include "shard/array.h"
+#include "shard/checkpoint.h"
 #include "shard/image.h"
 #include "shard/name.h"
 
@@ -16,6 +17,7 @@ struct group {
 	const char *key;	/* borrowed from the catalog; the flat ones
 				 * have none */
 	size_t key_size;	/* bytes */
+	unsigned parts;		/* of the path that the key is made of */
 	bool flat;
 };
 
@@ -27,7 +29,11 @@ int group_list(const struct catalog *catalog, struct array *out);
 int group_name(const struct catalog *catalog, const struct group *group,
 	       char ret_name[NAME_ENCODED_MAX]);
 
-/* The group of this name: of a first part, or of deeper ones joined by dots. */
+/* The group of this name: among @groups, as group_list makes them. */
+bool group_find_listed(const struct catalog *catalog,
+		       const struct array *groups, const char *name,
+		       size_t size, struct group *ret_group);
+/* Likewise of any parts joined by dots. Looks at all tensors. */
 bool group_find(const struct catalog *catalog, const char *name, size_t size,
 		struct group *ret_group);
 
@@ -36,8 +42,8 @@ bool group_find(const struct catalog *catalog, const char *name, size_t size,
 bool group_root(const struct catalog *catalog, const char *key,
 		struct group *ret_group);
 
-/* The file. As image_safetensors. */
-int group_image(const struct catalog *catalog, const struct group *group,
-		struct image **ret_image);
+/* The file, without what cannot be read: as image_safetensors. */
+int group_image(const struct checkpoint *checkpoint,
+		const struct group *group, struct image **ret_image);
 
 #endif

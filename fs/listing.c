@@ -144,11 +144,25 @@ static int read_folder(struct namespace *ns, const struct node *node,
 	return error;
 }
 
-/* The stored files that hf/ shows. */
-static int add_assets(struct listing *listing, int fd)
+/* Is it a file that hf/ shows? Of the assets, also what a link leads to. */
+static bool is_shown(const struct namespace *ns, int folder, const char *name)
 {
-	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
 	struct stat status;
+
+	if (!namespace_is_asset(name))
+		return false;
+	if (folder == ns->assets)
+		return namespace_asset_status(ns, name, &status) == 0;
+	return fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(status.st_mode);
+}
+
+/* What hf/ shows of @folder. */
+static int add_assets(const struct namespace *ns, struct listing *listing,
+		      int folder)
+{
+	int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 	int error = 0;
 
@@ -165,10 +179,7 @@ static int add_assets(struct listing *listing, int fd)
 			error = -errno;
 			break;
 		}
-		if (namespace_is_asset(entry->d_name) &&
-		    fstatat(dirfd(stream), entry->d_name, &status,
-			    AT_SYMLINK_NOFOLLOW) == 0 &&
-		    S_ISREG(status.st_mode) &&
+		if (is_shown(ns, folder, entry->d_name) &&
 		    !has_entry(listing, entry->d_name))
 			error = add(listing, entry->d_name, S_IFREG, 0);
 	}
@@ -180,34 +191,31 @@ static int read_hf(struct namespace *ns, const struct live *live,
 		   struct listing *listing)
 {
 	struct group group;
-	int fd, error = 0;
+	int error = 0;
 
 	if (group_root(live->checkpoint->catalog, ns->hf_root, &group))
 		error = add(listing, "model.safetensors", S_IFREG, 0);
 	if (!error && ns->assets >= 0)
-		error = add_assets(listing, openat(ns->assets, ".",
-				   O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-	if (error)
-		return error;
-	error = io_open_folder(ns->root, *live->path ? live->path : ".", &fd);
-	return error ? error : add_assets(listing, fd);
+		error = add_assets(ns, listing, ns->assets);
+	if (!error)
+		error = add_assets(ns, listing, live->checkpoint->folder);
+	return error;
 }
 
-static int read_groups(const struct live *live, struct listing *listing)
+static int read_groups(struct live *live, struct listing *listing)
 {
 	const struct catalog *catalog = live->checkpoint->catalog;
 	struct view_file file = { .view = VIEW_SAFETENSORS, .grouped = true };
-	struct array groups = { .data = NULL };
+	const struct array *groups;
 	char name[256];
 	size_t i;
-	int error = group_list(catalog, &groups);
+	int error = live_groups(live, &groups);
 
-	for (i = 0; i < groups.size / sizeof(file.group) && !error; i++) {
-		file.group = ((struct group *)(void *)groups.data)[i];
+	for (i = 0; !error && i < groups->size / sizeof(file.group); i++) {
+		file.group = ((struct group *)(void *)groups->data)[i];
 		view_print(catalog, &file, name);
 		error = add(listing, name, S_IFREG, 0);
 	}
-	array_finish(&groups);
 	return error;
 }
 

@@ -39,6 +39,7 @@ struct live *live_create(struct checkpoint *checkpoint, const char *path,
 	live->count = live_inode_count(checkpoint);
 	live->json_fd = -1;
 	pthread_mutex_init(&live->json_lock, NULL);
+	pthread_mutex_init(&live->groups_lock, NULL);
 	live->path = strdup(path);
 	live->sizes = calloc(2 * objects + 1, sizeof(*live->sizes));
 	if (!live->path || !live->sizes ||
@@ -58,6 +59,8 @@ void live_destroy(struct live *live)
 	if (live->json_fd >= 0)
 		close(live->json_fd);
 	pthread_mutex_destroy(&live->json_lock);
+	pthread_mutex_destroy(&live->groups_lock);
+	array_finish(&live->groups);
 	checkpoint_close(live->checkpoint);
 	free(live->sizes);
 	free(live->path);
@@ -155,6 +158,22 @@ int live_tensors_json(struct live *live, bool nowait, int *ret_fd,
 	*ret_fd = live->json_fd;
 	*ret_size = live->json_size;
 	pthread_mutex_unlock(&live->json_lock);
+	return error;
+}
+
+int live_groups(struct live *live, const struct array **ret_groups)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&live->groups_lock);
+	if (!live->grouped) {
+		error = group_list(live->checkpoint->catalog, &live->groups);
+		live->grouped = !error;
+		if (error)
+			live->groups.size = 0;
+	}
+	pthread_mutex_unlock(&live->groups_lock);
+	*ret_groups = &live->groups;
 	return error;
 }
 

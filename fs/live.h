@@ -34,6 +34,10 @@ struct live {
 	int json_fd;			/* tensors.json; -1; guarded by
 					 * json_lock, then const */
 	uint64_t json_size;		/* bytes; likewise */
+	pthread_mutex_t groups_lock;
+	bool grouped;			/* `groups` is made; guarded by
+					 * groups_lock, then const */
+	struct array groups;		/* owned; struct group; likewise */
 	uint64_t cursor;		/* of checks; guarded by the folder */
 };
 
@@ -69,6 +73,9 @@ int live_object_size(struct live *live, const struct view_file *file,
 /* tensors.json, made when first needed. 0, -EAGAIN with @nowait, -errno. */
 int live_tensors_json(struct live *live, bool nowait, int *ret_fd,
 		      uint64_t *ret_size);
+
+/* The groups of safetensors/, listed when first needed. 0 or -ENOMEM. */
+int live_groups(struct live *live, const struct array **ret_groups);
 
 /* Attributes of a file, a view or a link, but for the inode number: those of
  * the checkpoint's marker. */

@@ -110,7 +110,9 @@ int namespace_open_stored(const struct namespace *ns, const struct node *node,
 
 	if (error)
 		return error;
-	error = io_open(folder, name, ret_fd, ret_status);
+	error = node->kind == NODE_ASSET ?
+		io_open_linked(folder, name, ret_fd, ret_status) :
+		io_open(folder, name, ret_fd, ret_status);
 	close_parent(root, folder);
 	return error;
 }
@@ -123,6 +125,16 @@ bool namespace_is_hidden(const struct namespace *ns, const char *path,
 
 	return namespace_join(path, view_names[view], name) ||
 	       stored_status(ns, ns->root, name, &status) == 0;
+}
+
+int namespace_asset_status(const struct namespace *ns, const char *name,
+			   struct stat *ret_status)
+{
+	if (ns->assets < 0)
+		return -ENOENT;
+	if (fstatat(ns->assets, name, ret_status, 0) < 0)
+		return -errno;
+	return S_ISREG(ret_status->st_mode) ? 0 : -ENOENT;
 }
 
 /* ---- attributes ------------------------------------------------------------ */
@@ -245,8 +257,9 @@ static int node_status(struct namespace *ns, struct node *node, bool nowait,
 		return own_folder_status(ns, node, ret_found);
 	if (nowait && (!ns->in_memory || node->kind == NODE_ASSET))
 		return -EAGAIN;
-	error = stored_status(ns, root_of(ns, node->kind), node->path,
-			      &ret_found->status);
+	error = node->kind == NODE_ASSET ?
+		namespace_asset_status(ns, node->path, &ret_found->status) :
+		stored_status(ns, ns->root, node->path, &ret_found->status);
 	if (error)
 		return error == -ENOENT ? -ESTALE : error;
 	pin = pin_from_stat(&ret_found->status);
@@ -337,7 +350,7 @@ static int lookup_asset(struct namespace *ns, struct live *live,
 		return -ENOENT;
 	if (nowait)
 		return -EAGAIN;
-	if (ns->assets >= 0 && io_stat(ns->assets, name, &status) == 0)
+	if (namespace_asset_status(ns, name, &status) == 0)
 		return take_stored(ns, NODE_ASSET, name, &status, false,
 				   ret_found);
 	error = namespace_join(live->path, name, path);
@@ -361,8 +374,8 @@ static int lookup_named(struct namespace *ns, struct live *live,
 	if (!node) {
 		if (file->grouped)
 			error = nowait ? -EAGAIN :
-				view_image(live->checkpoint->catalog, file,
-					   &file->image);
+				group_image(live->checkpoint, &file->group,
+					    &file->image);
 		if (!error)
 			node = nodes_get_named(&ns->nodes, live, name, file);
 		image_put(file->image);
@@ -378,12 +391,16 @@ static int lookup_named(struct namespace *ns, struct live *live,
 	return error;
 }
 
-static bool parse_name(const struct namespace *ns, const struct live *live,
+static bool parse_name(const struct namespace *ns, struct live *live,
 		       enum view view, const char *name,
 		       struct view_file *ret_file)
 {
 	const struct catalog *catalog = live->checkpoint->catalog;
+	const struct array *groups;
 
+	if (view == VIEW_SAFETENSORS && live_groups(live, &groups) == 0 &&
+	    view_parse_listed(catalog, groups, name, ret_file))
+		return true;
 	if (view != VIEW_HF)
 		return view_parse(catalog, view, name, ret_file);
 	*ret_file = (struct view_file){ .view = VIEW_HF, .grouped = true };

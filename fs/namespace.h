@@ -138,6 +138,9 @@ bool namespace_is_hidden(const struct namespace *ns, const char *path,
 /* Open the regular file of a node, as io_open. */
 int namespace_open_stored(const struct namespace *ns, const struct node *node,
 			  int *ret_fd, struct stat *ret_status);
+/* The status of a file in the folder of assets, through links. */
+int namespace_asset_status(const struct namespace *ns, const char *name,
+			   struct stat *ret_status);
 /* May hf/ show a stored file of this name? Configurations, tokenizers and
  * code: not tensors, nor what describes them. */
 bool namespace_is_asset(const char *name);

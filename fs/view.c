@@ -115,7 +115,7 @@ bool view_parse(const struct catalog *catalog, enum view view,
 		const char *name, struct view_file *ret_file)
 {
 	size_t size = strlen(name);
-	struct view_file file;
+	struct view_file file = { .json = false };
 	const char *bracket;
 	int64_t entry;
 
@@ -123,16 +123,17 @@ bool view_parse(const struct catalog *catalog, enum view view,
 		return parse_object(catalog, name, ret_file);
 	if (!strip(name, &size, suffix_of(view)))
 		return false;
-	file = (struct view_file){ .view = view, .grouped = true };
-	if (view == VIEW_SAFETENSORS &&
-	    group_find(catalog, name, size, &file.group)) {
-		*ret_file = file;
-		return true;
-	}
 	/* Encoded names have no bracket of their own. */
 	bracket = memchr(name, '[', size);
 	entry = catalog_find_tensor(catalog, name,
 				    bracket ? (size_t)(bracket - name) : size);
+	if (entry < 0 && !bracket && view == VIEW_SAFETENSORS &&
+	    group_find(catalog, name, size, &file.group)) {
+		file.view = view;
+		file.grouped = true;
+		*ret_file = file;
+		return true;
+	}
 	if (entry < 0 ||
 	    (view == VIEW_F32 && !is_floating(catalog_entry(catalog,
 						(uint64_t)entry)->dtype)))
@@ -140,6 +141,20 @@ bool view_parse(const struct catalog *catalog, enum view view,
 	view_whole(catalog, view, (uint64_t)entry, false, &file);
 	if (bracket && !parse_slice(catalog, bracket,
 				    size - (size_t)(bracket - name), &file))
+		return false;
+	*ret_file = file;
+	return true;
+}
+
+bool view_parse_listed(const struct catalog *catalog,
+		       const struct array *groups, const char *name,
+		       struct view_file *ret_file)
+{
+	struct view_file file = { .view = VIEW_SAFETENSORS, .grouped = true };
+	size_t size = strlen(name);
+
+	if (!strip(name, &size, suffix_of(VIEW_SAFETENSORS)) ||
+	    !group_find_listed(catalog, groups, name, size, &file.group))
 		return false;
 	*ret_file = file;
 	return true;
@@ -181,8 +196,6 @@ int view_image(const struct catalog *catalog, const struct view_file *file,
 		.selection = file->selection,
 	};
 
-	if (file->grouped)
-		return group_image(catalog, &file->group, ret_image);
 	if (file->view == VIEW_F32) {
 		if (!view_lists(catalog, VIEW_F32, file->entry))
 			return -EOPNOTSUPP;
@@ -210,8 +223,7 @@ int view_size(const struct catalog *catalog, const struct view_file *file,
 	int error;
 
 	/* The two of which there are many do without an allocation. */
-	if (!file->grouped && (file->view == VIEW_TENSORS ||
-			       file->view == VIEW_NPY)) {
+	if (file->view == VIEW_TENSORS || file->view == VIEW_NPY) {
 		*ret_size = box_volume(&file->selection) * info->size;
 		if (file->view == VIEW_NPY)
 			*ret_size += npy_header(entry->dtype,

@@ -42,8 +42,9 @@ struct view_file {
 void view_whole(const struct catalog *catalog, enum view view, uint64_t entry,
 		bool json, struct view_file *ret_file);
 
-/* What @name means in the folder @view, but for VIEW_HF. False: nothing.
- * Whether an object has a NAME.json is not known here. */
+/* What @name means in the folder @view, but for VIEW_HF, and in
+ * VIEW_SAFETENSORS but for the groups that are listed. False: nothing. Whether
+ * an object has a NAME.json is not known here. */
 bool view_parse(const struct catalog *catalog, enum view view,
 		const char *name, struct view_file *ret_file);
 
@@ -54,8 +55,13 @@ bool view_lists(const struct catalog *catalog, enum view view, uint64_t entry);
 void view_print(const struct catalog *catalog, const struct view_file *file,
 		char ret_name[256]);
 
-/* The bytes of a file that is no JSON, with a reference for the caller. As
- * image_raw. */
+/* The group that the name of a file means, among @groups. */
+bool view_parse_listed(const struct catalog *catalog,
+		       const struct array *groups, const char *name,
+		       struct view_file *ret_file);
+
+/* The bytes of a file that is no JSON nor of a group, with a reference for the
+ * caller. As image_raw. */
 int view_image(const struct catalog *catalog, const struct view_file *file,
 	       struct image **ret_image);
 /* Their number; -EOPNOTSUPP, -ENOMEM. */

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Checks which folder includes what:
 #
-#   shard/  itself; xxHash, json-c and zlib in its .c files
+#   shard/  itself; xxHash, json-c, zlib, libzstd and libdeflate in its .c
+#           files
 #   comm/   itself and shard/; mpi.h in its .c files
 #   gpu/    itself and shard/; CUDA in its .c files
 #   fs/     itself and shard/; libfuse in its .c files;
 #           comm/ and gpu/ in main.c and mount.c only
-#   tests/  shard/ and itself, as its programs run without a mount
+#   tests/  shard/ and itself; fs/ in fs_unit/; its programs run without a
+#           mount
 #
 # and that each folder is one static library with PRIVATE third-party
 # libraries. Prints a line for each violation. Ends with 0 if there is none.
@@ -68,7 +70,7 @@ judge_includes()
 			return "comm"
 		if (target ~ /^(cuda|cublas|nvml|nccl|driver_types\.h)/)
 			return "gpu"
-		if (target ~ /^(xxhash|xxh3|zlib|json-c\/|json[._])/)
+		if (target ~ /^(xxhash|xxh3|zlib|zstd|libdeflate|json-c\/|json[._])/)
 			return "shard"
 		return ""
 	}
@@ -101,6 +103,8 @@ judge_includes()
 		if (to == "" || to == "?" || to == from)
 			next
 		if (to == "shard" && from != "shard")
+			next
+		if (to == "fs" && $1 ~ /^tests\/fs_unit\//)
 			next
 		if (from == "fs" && to ~ /^(comm|gpu)$/ &&
 		    $1 ~ /^fs\/(main|mount)\.c$/)
@@ -136,7 +140,7 @@ judge_build()
 			if ($i ~ /^(PUBLIC|PRIVATE|INTERFACE)$/)
 				keyword = $i
 			else if (keyword != "PRIVATE" &&
-				 tolower($i) ~ /fuse|xxhash|json|zlib|mpi|cuda/) {
+				 tolower($i) ~ /fuse|xxhash|json|zlib|zstd|deflate|mpi|cuda/) {
 				print "CMakeLists.txt: " $i " of " $2 \
 				      " is not PRIVATE"
 				bad = 1
@@ -158,7 +162,7 @@ check()
 # A small tree that keeps all rules.
 make_tree()
 {
-	mkdir -p "$1"/{shard,comm,gpu,fs,tests/shard}
+	mkdir -p "$1"/{shard,comm,gpu,fs,tests/shard,tests/fs_unit}
 	cat >"$1/CMakeLists.txt" <<-'END'
 	add_library(t_shard STATIC shard/a.c)
 	target_link_libraries(t_shard PRIVATE PkgConfig::XXHASH)
@@ -177,6 +181,7 @@ make_tree()
 	printf '#include <fuse_lowlevel.h>\n' >"$1/fs/ops.c"
 	printf '#include "shard/a.h"\n#include <cmocka.h>\n' \
 		>"$1/tests/shard/test_a.c"
+	printf '#include "fs/ops.h"\n' >"$1/tests/fs_unit/test_b.c"
 }
 
 # Each line: a file, and a line that must not stand in it.
@@ -207,6 +212,9 @@ violations()
 	fs/main.c	#include <json-c/json.h>
 	fs/ops.c	#include <xxhash.h>
 	fs/ops.c	#include <zlib.h>
+	fs/ops.c	#include <zstd.h>
+	fs/ops.c	#include <libdeflate.h>
+	tests/fs_unit/test_b.c	#include "comm/a.h"
 	fs/ops.h	#include <fuse_lowlevel.h>
 	fs/ops.h	#include "gpu/a.h"
 	tests/shard/test_a.c	#include "fs/ops.h"

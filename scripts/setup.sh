@@ -8,8 +8,9 @@
 #
 # Packages come from apt-get, as root or through sudo. Where neither is there,
 # or the machine has no apt-get, the list of what is missing is printed.
-# Python packages (torch for the CPU, NumPy, safetensors, pytest, xxhash) go to
-# a virtual environment in the folder .venv, or in $CKPTFS_VENV.
+# Python packages (torch for the CPU, NumPy, safetensors, transformers, pytest
+# and others) go to a virtual environment in the folder .venv, or in
+# $CKPTFS_VENV.
 #
 # pip takes the CPU build of torch where the machine's pip settings know one
 # (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL or pip.conf); else the default build,
@@ -69,6 +70,8 @@ missing_packages() {
 	library libxxhash || echo libxxhash-dev
 	library json-c || echo libjson-c-dev
 	library zlib || echo zlib1g-dev
+	library libzstd || echo libzstd-dev
+	library libdeflate || echo libdeflate-dev
 	has fusermount3 || echo fuse3
 	has getfattr || echo attr
 	[ "$tests" = 1 ] || return 0

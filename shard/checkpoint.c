@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/checkpoint.h"
 
+#include "shard/decode.h"
 #include "shard/limits.h"
 #include "shard/loader.h"
 
@@ -20,7 +21,7 @@ uint64_t checkpoint_signature(int folder)
 	return marker_signature(folder);
 }
 
-/* ---- opening --------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
 static const char *file_path(const struct checkpoint *c, uint64_t index)
 {
@@ -174,6 +175,29 @@ bool checkpoint_is_stale(const struct checkpoint *checkpoint)
 	return source_file_is_stale(checkpoint->files);
 }
 
+bool checkpoint_has(const struct checkpoint *checkpoint,
+		    const struct catalog_entry *entry)
+{
+	const struct catalog *catalog = checkpoint->catalog;
+	uint64_t i;
+
+	for (i = 0; i < entry->shard_count; i++) {
+		const struct catalog_shard *shard =
+			catalog_shard(catalog, entry, i);
+		const char *chain;
+		size_t size;
+
+		if (checkpoint->pins[shard->file].inode == 0)
+			return false;
+		if (!(shard->flags & CATALOG_TRANSFORMED))
+			continue;
+		chain = catalog_transforms(catalog, shard, &size);
+		if (decode_check(chain, size, NULL))
+			return false;
+	}
+	return !(entry->flags & CATALOG_HOLES);
+}
+
 int checkpoint_item(const struct checkpoint *checkpoint,
 		    const struct catalog_shard *shard,
 		    int (*use)(void *context, const struct input *input),
@@ -184,7 +208,7 @@ int checkpoint_item(const struct checkpoint *checkpoint,
 	       source_file_item(checkpoint->files, shard, use, context);
 }
 
-/* ---- checking -------------------------------------------------------------- */
+/* ---- checking ------------------------------------------------------------ */
 
 static bool same_marker(const struct checkpoint *c,
 			const struct marker *marker)

@@ -65,6 +65,11 @@ int checkpoint_item(const struct checkpoint *checkpoint,
 		    int (*use)(void *context, const struct input *input),
 		    void *context);
 
+/* Is all of @entry there and of a form that is read, as far as is known
+ * without reading its items? */
+bool checkpoint_has(const struct checkpoint *checkpoint,
+		    const struct catalog_entry *entry);
+
 /*
  * Does the store still hold what the catalog was made from? Looks at the
  * markers and at up to 4096 files from @cursor on, which it moves.

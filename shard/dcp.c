@@ -18,10 +18,10 @@ struct reader {
 	struct dcp_chains chains;
 	struct catalog_builder *builder;
 	struct notes *notes;
-	uint64_t budget;			/* shards and tensors that may
-						 * still come */
-	unsigned tensor_file;			/* that began the tensor at hand:
-						 * the builder's faults are in it */
+	uint64_t budget;		/* shards and tensors that may still
+					 * come */
+	unsigned tensor_file;		/* that began the tensor at hand: the
+					 * builder's faults are in it */
 };
 
 static int bad(struct reader *r, const struct dcp_name *named,

@@ -26,7 +26,8 @@ struct dcp_name {
 	uint32_t next;			/* index + 1 of the same name's in a
 					 * later file; 0: none */
 	uint32_t last;			/* of the first of its name: index + 1
-					 * of the last; 0: it is not the first */
+					 * of the last; 0: it is not the
+					 * first */
 };
 
 struct dcp_index {

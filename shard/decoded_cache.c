@@ -40,6 +40,7 @@ enum { COUNT_MAX = 1024, BUCKET_COUNT = 1024 };
 enum { PAGE = 4096 };
 
 LIST_HEAD(bucket, decoded);
+TAILQ_HEAD(idle_list, decoded);
 
 struct decoded_cache {
 	pthread_mutex_t lock;
@@ -50,8 +51,10 @@ struct decoded_cache {
 	uint64_t size;			/* bytes that count */
 	unsigned count;			/* items that may have a descriptor */
 	unsigned making;		/* makers at work */
+	unsigned closing;		/* items that still count, but not for
+					 * long */
 	bool alone;			/* one of them wants to be alone */
-	TAILQ_HEAD(, decoded) idle;
+	struct idle_list idle;
 	struct bucket buckets[BUCKET_COUNT];
 };
 
@@ -119,30 +122,49 @@ static struct decoded *add_locked(struct decoded_cache *cache,
 	return item;
 }
 
-/* Give back what @item took while it was made. */
-static void empty_locked(struct decoded *item)
-{
-	if (item->fd >= 0)
-		close(item->fd);
-	item->fd = -1;
-	item->size = 0;
-	item->cache->size -= item->charge;
-	item->charge = 0;
-	item->cache->count--;
-	pthread_cond_broadcast(&item->cache->changed);
-}
-
 static void free_item(struct decoded *item)
 {
 	free(atomic_load(&item->layout));
 	free(item);
 }
 
-static void drop_idle_locked(struct decoded *item)
+/* Give its memory back to the system: without the lock, since a large file
+ * takes a while. */
+static void close_file(struct decoded *item)
+{
+	if (item->fd >= 0)
+		close(item->fd);
+	item->fd = -1;
+	item->size = 0;
+}
+
+/* The file of @item is closed: what it took may be had by others. */
+static void release_locked(struct decoded *item)
+{
+	item->cache->size -= item->charge;
+	item->charge = 0;
+	item->cache->count--;
+	pthread_cond_broadcast(&item->cache->changed);
+}
+
+/* Take an idle item out of the table. It counts until it is dropped. */
+static void take_locked(struct decoded *item)
 {
 	TAILQ_REMOVE(&item->cache->idle, item, idle);
 	LIST_REMOVE(item, link);
-	empty_locked(item);
+	item->cache->closing++;
+}
+
+/* The lock is not held meanwhile. */
+static void drop_locked(struct decoded *item)
+{
+	struct decoded_cache *cache = item->cache;
+
+	pthread_mutex_unlock(&cache->lock);
+	close_file(item);
+	pthread_mutex_lock(&cache->lock);
+	cache->closing--;
+	release_locked(item);
 	free_item(item);
 }
 
@@ -175,29 +197,47 @@ void decoded_cache_put(struct decoded *item)
 
 void decoded_cache_forget(struct decoded_cache *cache, const void *owner)
 {
+	struct idle_list taken = TAILQ_HEAD_INITIALIZER(taken);
 	struct decoded *item, *next;
 
 	pthread_mutex_lock(&cache->lock);
 	for (item = TAILQ_FIRST(&cache->idle); item; item = next) {
 		next = TAILQ_NEXT(item, idle);
-		if (item->owner == owner)
-			drop_idle_locked(item);
+		if (item->owner != owner)
+			continue;
+		take_locked(item);
+		TAILQ_INSERT_TAIL(&taken, item, idle);
+	}
+	while (!TAILQ_EMPTY(&taken)) {
+		item = TAILQ_FIRST(&taken);
+		TAILQ_REMOVE(&taken, item, idle);
+		drop_locked(item);
 	}
 	pthread_mutex_unlock(&cache->lock);
 }
 
 void decoded_cache_destroy(struct decoded_cache *cache)
 {
+	struct decoded *item, *next;
+
 	if (!cache)
 		return;
-	while (!TAILQ_EMPTY(&cache->idle))
-		drop_idle_locked(TAILQ_FIRST(&cache->idle));
+	for (item = TAILQ_FIRST(&cache->idle); item; item = next) {
+		next = TAILQ_NEXT(item, idle);
+		close_file(item);
+		free_item(item);
+	}
 	pthread_cond_destroy(&cache->changed);
 	pthread_mutex_destroy(&cache->lock);
 	free(cache);
 }
 
 /* ---- making -------------------------------------------------------------- */
+
+static void wait_locked(struct decoded_cache *cache)
+{
+	pthread_cond_wait(&cache->changed, &cache->lock);
+}
 
 static bool is_full_locked(const struct decoded *item, uint64_t charge)
 {
@@ -217,12 +257,16 @@ static int reserve(struct decoded *item, uint64_t charge)
 
 	pthread_mutex_lock(&cache->lock);
 	while (is_full_locked(item, charge) && !item->crowded) {
-		if (!TAILQ_EMPTY(&cache->idle))
-			drop_idle_locked(TAILQ_FIRST(&cache->idle));
-		else if (cache->making > 1)
+		struct decoded *first = TAILQ_FIRST(&cache->idle);
+
+		if (first) {
+			take_locked(first);
+			drop_locked(first);
+		} else if (cache->closing == 0 && cache->making > 1) {
 			item->crowded = true;
-		else
-			pthread_cond_wait(&cache->changed, &cache->lock);
+		} else {
+			wait_locked(cache);
+		}
 	}
 	if (item->crowded) {
 		error = -ENOMEM;
@@ -276,7 +320,7 @@ static int seal(const struct decoded *item)
 	return 0;
 }
 
-/* Run @maker once, without the lock. */
+/* Run @maker once, without the lock. When it fails the item is empty. */
 static int run_maker_locked(struct decoded *item, struct decoded_maker *maker)
 {
 	struct decoded_cache *cache = item->cache;
@@ -288,15 +332,14 @@ static int run_maker_locked(struct decoded *item, struct decoded_maker *maker)
 	error = maker->make(maker, item);
 	if (!error)
 		error = seal(item);
+	if (error)
+		close_file(item);
 	pthread_mutex_lock(&cache->lock);
 	cache->making--;
+	if (error)
+		release_locked(item);
 	pthread_cond_broadcast(&cache->changed);
 	return error;
-}
-
-static void wait_locked(struct decoded_cache *cache)
-{
-	pthread_cond_wait(&cache->changed, &cache->lock);
 }
 
 /* The same once more, beside nobody else. */
@@ -305,7 +348,6 @@ static int run_alone_locked(struct decoded *item, struct decoded_maker *maker)
 	struct decoded_cache *cache = item->cache;
 	int error;
 
-	empty_locked(item);
 	while (cache->alone)
 		wait_locked(cache);
 	cache->alone = true;
@@ -325,10 +367,8 @@ static void make_locked(struct decoded *item, struct decoded_maker *maker)
 		error = run_alone_locked(item, maker);
 	item->error = error;
 	item->state = error ? FAILED : READY;
-	if (error) {
+	if (error)
 		LIST_REMOVE(item, link);
-		empty_locked(item);
-	}
 }
 
 static int get_locked(struct decoded_cache *cache, const void *owner,

@@ -174,7 +174,7 @@ static int take_parts(struct safetensors_header *header,
 		};
 
 		/* Who maps the file dies of a read that fails. */
-		if (entry->flags & CATALOG_HOLES ||
+		if (parts[i].left_out || entry->flags & CATALOG_HOLES ||
 		    !safetensors_header_fits(catalog, parts[i].entry,
 					     candidate.dtype, candidate.key,
 					     candidate.size))

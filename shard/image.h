@@ -36,13 +36,15 @@ struct image_part {
 	uint64_t entry;		/* index of the tensor */
 	enum dtype dtype;	/* to convert to; DTYPE_UNKNOWN: as stored */
 	size_t key;		/* where in its name its key begins, bytes */
+	bool left_out;		/* not to be there, but named as such */
 };
 
 /*
  * A safetensors file of @parts, sorted as the library wants it. The header is
  * padded so that the data starts at a multiple of 4096; `__metadata__` has
- * "format": "pt". Parts of types that safetensors has no name for are left
- * out, and `__metadata__` names them in "ckptfs.left_out", a JSON array.
+ * "format": "pt". Parts with holes, and of types that safetensors has no name
+ * for, are left out, too; `__metadata__` names all that are in
+ * "ckptfs.left_out", a JSON array.
  * 0; -E2BIG when the header is larger than the format allows; -ENOMEM.
  */
 int image_safetensors(const struct catalog *catalog,

@@ -29,12 +29,12 @@ bool pin_equal(const struct pin *a, const struct pin *b)
 	       a->ctime == b->ctime;
 }
 
-static int open_beneath(int folder, const char *path, uint64_t flags,
-			uint64_t resolve)
+static int open_resolved(int folder, const char *path, uint64_t flags,
+			 uint64_t resolve)
 {
 	struct open_how how = {
 		.flags = flags | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve,
+		.resolve = RESOLVE_NO_MAGICLINKS | resolve,
 	};
 	int tries = 100;
 	long fd;
@@ -46,11 +46,35 @@ static int open_beneath(int folder, const char *path, uint64_t flags,
 	return fd < 0 ? -errno : (int)fd;
 }
 
-/* A handle that opens nothing: what a name leads to is known before it is
- * opened, and cannot change in between. */
-static int open_handle(int folder, const char *path, struct stat *ret_status)
+/*
+ * A snapshot in Hugging Face's cache has links instead of files, to
+ * ../../blobs/HASH. Of all links that lead out of a folder only these are
+ * followed: to a file of that form, through no other link. @ret_target has
+ * room for what they hold.
+ */
+enum { BLOB_TARGET_MAX = sizeof("../../blobs/") + 64 };
+
+static bool is_blob_link(int folder, const char *path,
+			 char ret_target[BLOB_TARGET_MAX])
 {
-	int handle = open_beneath(folder, path, O_PATH, RESOLVE_NO_XDEV), error;
+	static const char prefix[] = "../../blobs/";
+	const size_t prefix_size = sizeof(prefix) - 1;
+	ssize_t size = readlinkat(folder, path, ret_target,
+				  BLOB_TARGET_MAX);
+
+	if (strchr(path, '/') || size <= (ssize_t)prefix_size ||
+	    size == BLOB_TARGET_MAX)
+		return false;
+	ret_target[size] = '\0';
+	return memcmp(ret_target, prefix, prefix_size) == 0 &&
+	       strspn(ret_target + prefix_size, "0123456789abcdef") ==
+	       (size_t)size - prefix_size;
+}
+
+/* @handle if it stands for a regular file; else it is closed. */
+static int check_handle(int handle, struct stat *ret_status)
+{
+	int error;
 
 	if (handle < 0)
 		return handle;
@@ -62,27 +86,66 @@ static int open_handle(int folder, const char *path, struct stat *ret_status)
 	return error;
 }
 
-int io_open(int folder, const char *path, int *ret_fd,
-	    struct stat *ret_status)
+/* A handle that opens nothing: what a name leads to is known before it is
+ * opened, and cannot change in between. */
+static int open_handle(int folder, const char *path, struct stat *ret_status)
 {
-	struct stat status;
-	char link[32];
-	int handle, fd, error;
+	char target[BLOB_TARGET_MAX];
+	int handle;
 
-	handle = open_handle(folder, path, &status);
-	if (handle < 0)
-		return handle;
+	handle = open_resolved(folder, path, O_PATH,
+			       RESOLVE_BENEATH | RESOLVE_NO_XDEV);
+	if (handle == -EXDEV && is_blob_link(folder, path, target))
+		handle = open_resolved(folder, target, O_PATH,
+				       RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+	return check_handle(handle, ret_status);
+}
+
+/* Open what @handle, which is closed, stands for. */
+static int open_file(int handle, int *ret_fd)
+{
+	char link[32];
+	int fd, error;
+
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", handle);
 	do
 		fd = open(link, O_RDONLY | O_CLOEXEC);
 	while (fd < 0 && errno == EINTR);
 	error = fd < 0 ? -errno : 0;
 	close(handle);
-	if (error)
-		return error;
-	*ret_fd = fd;
-	*ret_status = status;
-	return 0;
+	if (!error)
+		*ret_fd = fd;
+	return error;
+}
+
+int io_open(int folder, const char *path, int *ret_fd,
+	    struct stat *ret_status)
+{
+	struct stat status;
+	int handle = open_handle(folder, path, &status), error;
+
+	if (handle < 0)
+		return handle;
+	error = open_file(handle, ret_fd);
+	if (!error)
+		*ret_status = status;
+	return error;
+}
+
+int io_open_linked(int folder, const char *path, int *ret_fd,
+		   struct stat *ret_status)
+{
+	struct stat status;
+	int handle, error;
+
+	handle = check_handle(open_resolved(folder, path, O_PATH, 0),
+			      &status);
+	if (handle < 0)
+		return handle;
+	error = open_file(handle, ret_fd);
+	if (!error)
+		*ret_status = status;
+	return error;
 }
 
 int io_stat(int folder, const char *path, struct stat *ret_status)
@@ -115,7 +178,8 @@ bool io_is_missing(int error)
 
 int io_open_folder(int folder, const char *path, int *ret_fd)
 {
-	int fd = open_beneath(folder, path, O_RDONLY | O_DIRECTORY, 0);
+	int fd = open_resolved(folder, path, O_RDONLY | O_DIRECTORY,
+			       RESOLVE_BENEATH);
 
 	if (fd < 0)
 		return fd;

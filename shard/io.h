@@ -23,12 +23,17 @@ bool pin_equal(const struct pin *a, const struct pin *b);
 
 /*
  * Open the regular file @path, which is resolved below @folder and never
- * leaves it, nor its file system (openat2, RESOLVE_BENEATH). 0 with a descriptor that the caller
- * closes and its status, or -errno; -EINVAL for anything but a regular file,
- * which is never opened, so that a FIFO or a device does not notice.
+ * leaves it, nor its file system (openat2, RESOLVE_BENEATH), but for the links
+ * of Hugging Face's cache to ../../blobs/HASH. 0 with a descriptor that the
+ * caller closes and its status, or -errno; -EINVAL for anything but a regular
+ * file, which is never opened, so that a FIFO or a device does not notice.
  */
 int io_open(int folder, const char *path, int *ret_fd,
 	    struct stat *ret_status);
+
+/* Likewise, through links wherever they lead: for folders of who mounts. */
+int io_open_linked(int folder, const char *path, int *ret_fd,
+		   struct stat *ret_status);
 
 /* The status of the regular file @path, which is not opened. 0 or -errno as
  * io_open. */

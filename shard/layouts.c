@@ -44,7 +44,7 @@ struct question {
 	_Atomic uint64_t *word;
 };
 
-/* ---- words ------------------------------------------------------------------- */
+/* ---- words --------------------------------------------------------------- */
 
 static bool is_row_major(const struct box *box, const struct layout *layout)
 {
@@ -107,7 +107,7 @@ static void free_word(uint64_t word)
 		free((void *)(uintptr_t)(word & ~(uint64_t)STATE_MASK));
 }
 
-/* ---- life ---------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------- */
 
 struct layouts *layouts_create(const struct catalog *catalog,
 			       struct files *files)
@@ -136,7 +136,7 @@ void layouts_destroy(struct layouts *layouts)
 	free(layouts);
 }
 
-/* ---- items of their own -------------------------------------------------------- */
+/* ---- items of their own -------------------------------------------------- */
 
 int layouts_item(const struct file *file, const struct catalog_shard *shard,
 		 struct input *ret)
@@ -194,7 +194,7 @@ static void say(const struct layouts *layouts, const struct question *q,
 		catalog_file(layouts->catalog, q->shard->file)->path);
 }
 
-/* ---- items that many tensors share ----------------------------------------------- */
+/* ---- items that many tensors share --------------------------------------- */
 
 /* From where the item begins to the end of the file. */
 static struct input blob_input(const struct question *q, int *failed)
@@ -300,7 +300,7 @@ static int learn_blob(struct layouts *layouts, const struct question *q)
 	return error;
 }
 
-/* ---- asking -------------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------- */
 
 /* Look at the item of a shard for the first time. 0: its word is known, by us
  * or by another thread that was faster. */

@@ -38,7 +38,7 @@ static int refuse(struct loader *l, const struct marker *marker, int error,
 	return loader_refuse(l->report, marker->name, error, reason);
 }
 
-/* ---- one marker ------------------------------------------------------------ */
+/* ---- one marker ---------------------------------------------------------- */
 
 /* Open a marker and pin it. -ENOENT: it is gone since it was listed. */
 static int open_marker(struct loader *l, struct marker *marker, int *ret_fd)
@@ -133,7 +133,7 @@ static int read_marker(struct loader *l, struct marker *marker,
 	return error;
 }
 
-/* ---- DCP ------------------------------------------------------------------- */
+/* ---- DCP ----------------------------------------------------------------- */
 
 static int read_metadata(struct loader *l)
 {
@@ -160,7 +160,7 @@ static int read_metadata(struct loader *l)
 	return error ? refuse(l, &list->markers[bad], error, NULL) : 0;
 }
 
-/* ---- safetensors ------------------------------------------------------------- */
+/* ---- safetensors --------------------------------------------------------- */
 
 /* Errors that say something about the file, which may turn out not to count;
  * others are of the moment. */
@@ -169,16 +169,23 @@ static bool is_of_file(int error)
 	return error == -EBADMSG || error == -E2BIG || io_is_missing(error);
 }
 
-/* What is a link to nothing is there, and no file; else it is gone. */
-static int explain_missing(const struct loader *l, const struct marker *marker)
+/* Why a file could not be opened. A link to nothing is there; what is not may
+ * just be gone. */
+static int explain_open(const struct loader *l, const struct marker *marker,
+			int error, struct fault *fault)
 {
 	const struct checkpoint *c = l->checkpoint;
 	struct stat status;
 
-	if (fstatat(c->folder, marker->name, &status, AT_SYMLINK_NOFOLLOW) ==
+	if (error == -ENOENT &&
+	    fstatat(c->folder, marker->name, &status, AT_SYMLINK_NOFOLLOW) ==
 	    0)
-		return -EINVAL;
-	return c->file ? -ENOENT : -ESTALE;
+		return fault_set(fault, -EINVAL, 0, "link to nothing");
+	if (error == -ENOENT && !c->file)
+		return -ESTALE;
+	return fault_set(fault, error, 0, error == -EXDEV ?
+			 "link that leads out of the folder" :
+			 strerror(-error));
 }
 
 static int read_header(struct loader *l, const struct marker *marker, int fd,
@@ -205,12 +212,8 @@ static int add_file(struct loader *l, struct marker *marker)
 	int fd, changed, error = open_marker(l, marker, &fd);
 
 	file->path = marker->name;
-	if (error == -ENOENT)
-		error = explain_missing(l, marker);
-	if (error == -ESTALE)
-		return error;
 	if (error) {
-		fault_set(&file->fault, error, 0, strerror(-error));
+		error = explain_open(l, marker, error, &file->fault);
 	} else {
 		error = read_header(l, marker, fd, file);
 		changed = close_marker(marker, fd);
@@ -220,6 +223,8 @@ static int add_file(struct loader *l, struct marker *marker)
 	file->error = error;
 	if (!error || is_of_file(error))
 		return 0;
+	if (error == -ESTALE)
+		return error;
 	l->report->fault = file->fault;
 	return refuse(l, marker, error, NULL);
 }
@@ -239,8 +244,12 @@ static int add_files(struct loader *l, bool inner)
 
 static void drop_files(struct loader *l)
 {
-	while (l->file_count > 0)
-		safetensors_finish(&l->files[--l->file_count].header);
+	while (l->file_count > 0) {
+		struct hf_file *file = &l->files[--l->file_count];
+
+		safetensors_finish(&file->header);
+		memset(file, 0, sizeof(*file));
+	}
 }
 
 /* Do the files of sharded/ count? Also when some cannot be read: the ones
@@ -310,7 +319,7 @@ static int read_safetensors(struct loader *l)
 			     list->markers[list->count - 1].name, error, NULL);
 }
 
-/* ---- all -------------------------------------------------------------------- */
+/* ---- all ----------------------------------------------------------------- */
 
 static void finish(struct loader *l)
 {

@@ -22,7 +22,7 @@ struct found {
 					 * that is called as usual */
 };
 
-/* ---- names ------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------- */
 
 /* "__N.metadata"; the number without leading zeros, so that one rank has one
  * file. */
@@ -68,7 +68,7 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-/* ---- reading a folder ---------------------------------------------------------- */
+/* ---- reading a folder ---------------------------------------------------- */
 
 static unsigned count_of(const struct array *markers)
 {
@@ -184,7 +184,7 @@ static int find_names(int folder, const char *path, const char *prefix,
 	return error;
 }
 
-/* ---- which of them count ------------------------------------------------------- */
+/* ---- which of them count ------------------------------------------------- */
 
 /* What is in sharded/ goes to the files of @found. */
 static int find_inner(int folder, struct found *found)
@@ -321,10 +321,21 @@ bool marker_list_equal(const struct marker_list *a,
 	return true;
 }
 
+/* Of what a link leads to, if it may be followed. */
+static struct pin find_pin(int folder, const char *name)
+{
+	struct stat status;
+
+	if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+		return (struct pin){ .inode = 0 };
+	if (S_ISLNK(status.st_mode))
+		io_stat(folder, name, &status);
+	return pin_from_stat(&status);
+}
+
 uint64_t marker_signature(int folder)
 {
 	struct marker_list list;
-	struct stat status;
 	struct pin pin;
 	uint64_t signature = 0;
 	unsigned i;
@@ -334,9 +345,7 @@ uint64_t marker_signature(int folder)
 	for (i = 0; i < list.count; i++) {
 		const char *name = list.markers[i].name;
 
-		memset(&pin, 0, sizeof(pin));
-		if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0)
-			pin = pin_from_stat(&status);
+		pin = find_pin(folder, name);
 		signature = name_hash(name, strlen(name), signature);
 		signature = name_hash(&pin, sizeof(pin), signature);
 	}

@@ -56,7 +56,8 @@ static int take_numbers(const struct reader *r, struct json_object *value,
 			return refuse(r, -EBADMSG, "bad number in sharding");
 		numbers[i] = json_object_get_uint64(item);
 		if (numbers[i] > LIMIT_TENSOR_SIZE)
-			return refuse(r, -E2BIG, "number in sharding too large");
+			return refuse(r, -E2BIG,
+				      "number in sharding too large");
 	}
 	*ret_place = r->to->numbers.size / sizeof(*numbers);
 	return array_append(&r->to->numbers, numbers, i * sizeof(*numbers)) ?

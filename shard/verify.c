@@ -39,7 +39,7 @@ static void mark_item(const struct run *run, unsigned what)
 		verify_mark(run->v, run->v->refs[i].entry, what);
 }
 
-/* ---- archives -------------------------------------------------------------- */
+/* ---- archives ------------------------------------------------------------ */
 
 static void conclude(const struct run *run, const struct verify_item *item,
 		     bool good)
@@ -63,7 +63,7 @@ static bool hash_part(const struct run *run, struct verify_item *item,
 	bool good;
 
 	range.end = range.begin + size;
-	good = verify_item_hash(item, range, false, &split->parts[run->part]);
+	good = verify_item_hash(item, range, &split->parts[run->part]);
 	pthread_mutex_lock(&run->v->lock);
 	split->failed = split->failed || !good;
 	good = !split->failed;
@@ -83,7 +83,7 @@ static void hash(const struct run *run, struct verify_item *item)
 	if (run->split)
 		good = hash_part(run, item, &last);
 	else
-		good = verify_item_hash(item, all, run->v->quick, &none);
+		good = verify_item_hash(item, all, &none);
 	if (last)
 		conclude(run, item, good);
 }
@@ -114,7 +114,7 @@ static void tell_refs(struct run *run, struct verify_item *item)
 	}
 }
 
-/* ---- safetensors ------------------------------------------------------------- */
+/* ---- safetensors --------------------------------------------------------- */
 
 static void tell_match(struct run *run, const struct verify_ref *ref,
 		       enum blob_match match)
@@ -176,7 +176,7 @@ static int use_blob(void *context, const struct input *input)
 	return 0;
 }
 
-/* ---- one unit ---------------------------------------------------------------- */
+/* ---- one unit ------------------------------------------------------------ */
 
 static int use(void *context, const struct input *input)
 {
@@ -187,7 +187,8 @@ static int use(void *context, const struct input *input)
 	run->used = true;
 	if (input->fd >= 0 && input->base == 0 && run->part == 0)
 		posix_fadvise(input->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	run->error = verify_item_open(&item, input, run->buffer, &findings);
+	run->error = verify_item_open(&item, input, run->v->quick, run->buffer,
+				      &findings);
 	if (run->error)
 		return run->error;
 	if (!item.is_open && blob_detect(input, &run->is_blob) == 0 &&
@@ -308,7 +309,7 @@ int verify_unit(struct verify *verify, struct verify_buffer *buffer,
 	return error;
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 int verify_create(const struct checkpoint *checkpoint, bool quick,
 		  const struct verify_sink *sink, struct verify **ret_verify)

@@ -9,11 +9,16 @@
 #include <string.h>
 
 /*
- * An item that fits is read as a whole. Of others the start and the end, where
- * all stands but the payloads, are kept beside. Half of a core's second level
- * cache or less: what is computed over was just copied there.
+ * An item that fits is read as a whole, unless its elements are not wanted. Of
+ * others the start and the end, where all stands but the payloads, are kept
+ * beside. Half of a core's second level cache or less: what is computed over
+ * was just copied there.
  */
-enum { DATA_SIZE = 512 * 1024, EDGE_SIZE = 4096 };
+enum {
+	DATA_SIZE = 512 * 1024,
+	EDGE_SIZE = 4096,
+	QUICK_SIZE = 4 * EDGE_SIZE,
+};
 
 struct verify_buffer {
 	struct input input;		/* first: passed as this */
@@ -46,7 +51,7 @@ const char *verify_kind_name(enum verify_kind kind)
 	return names[kind];
 }
 
-/* ---- findings -------------------------------------------------------------- */
+/* ---- findings ------------------------------------------------------------ */
 
 static void add(struct verify_findings *findings, enum verify_kind kind,
 		const struct fault *fault)
@@ -90,7 +95,7 @@ static void found_flaw(void *context, enum zip_flaw flaw,
 		add(item->findings, kinds[flaw], fault);
 }
 
-/* ---- reading --------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 struct verify_buffer *verify_buffer_create(void)
 {
@@ -131,7 +136,8 @@ static int read_buffer(const struct input *input, void *to, size_t size,
 	return 0;
 }
 
-static int fill_buffer(struct verify_buffer *buffer, const struct input *below)
+static int fill_buffer(struct verify_buffer *buffer, const struct input *below,
+		       bool quick)
 {
 	int error;
 
@@ -139,7 +145,7 @@ static int fill_buffer(struct verify_buffer *buffer, const struct input *below)
 					.size = below->size, .fd = -1 };
 	buffer->below = below;
 	buffer->error = 0;
-	buffer->is_all = below->size <= DATA_SIZE;
+	buffer->is_all = below->size <= (quick ? QUICK_SIZE : DATA_SIZE);
 	if (buffer->is_all)
 		return read_below(buffer, buffer->data, below->size, 0);
 	buffer->tail_offset = below->size - EDGE_SIZE;
@@ -148,7 +154,7 @@ static int fill_buffer(struct verify_buffer *buffer, const struct input *below)
 					  buffer->tail_offset);
 }
 
-/* ---- the archive ----------------------------------------------------------- */
+/* ---- the archive --------------------------------------------------------- */
 
 static int open_archive(struct verify_item *item)
 {
@@ -174,13 +180,13 @@ static int open_archive(struct verify_item *item)
 }
 
 int verify_item_open(struct verify_item *item, const struct input *input,
-		     struct verify_buffer *buffer,
+		     bool quick, struct verify_buffer *buffer,
 		     struct verify_findings *findings)
 {
-	int error;
+	int error = fill_buffer(buffer, input, quick);
 
-	*item = (struct verify_item){ .buffer = buffer, .findings = findings };
-	error = fill_buffer(buffer, input);
+	*item = (struct verify_item){ .buffer = buffer, .findings = findings,
+				      .quick = quick };
 	if (!error)
 		error = open_archive(item);
 	if (is_unreadable(item))
@@ -197,7 +203,7 @@ void verify_item_close(struct verify_item *item)
 	item->is_open = false;
 }
 
-/* ---- checksums ------------------------------------------------------------- */
+/* ---- checksums ----------------------------------------------------------- */
 
 static int hash_bytes(struct verify_buffer *buffer, uint64_t offset,
 		      uint64_t size, uint32_t *ret_crc)
@@ -212,7 +218,7 @@ static int hash_bytes(struct verify_buffer *buffer, uint64_t offset,
 	}
 	for (; size > 0; size -= part, offset += part) {
 		part = size < DATA_SIZE ? (size_t)size : DATA_SIZE;
-		error = read_below(buffer, buffer->data, part, offset);
+		error = read_buffer(&buffer->input, buffer->data, part, offset);
 		if (error)
 			return error;
 		crc = crc_add(crc, buffer->data, part);
@@ -269,7 +275,7 @@ static int hash_record(struct verify_item *item,
 }
 
 bool verify_item_hash(struct verify_item *item, struct verify_range range,
-		      bool quick, struct verify_part *ret_part)
+		      struct verify_part *ret_part)
 {
 	uint64_t i;
 	int error = 0;
@@ -277,7 +283,7 @@ bool verify_item_hash(struct verify_item *item, struct verify_range range,
 	if (!item->is_open || is_unreadable(item))
 		return false;
 	for (i = 0; item->is_recorded && i < item->index.count && !error; i++)
-		if (!quick ||
+		if (!item->quick ||
 		    !is_payload(&item->zip, &item->index.records[i]))
 			error = hash_record(item, &item->index.records[i],
 					    range, ret_part);
@@ -310,7 +316,7 @@ void verify_item_join(struct verify_item *item, uint64_t part_size,
 	}
 }
 
-/* ---- the tensor ------------------------------------------------------------ */
+/* ---- the tensor ---------------------------------------------------------- */
 
 /* What item_layout refuses, in the words of item.c. */
 static enum verify_kind kind_of(const struct fault *fault)

@@ -67,6 +67,7 @@ struct verify_item {
 	struct verify_findings *findings; /* borrowed */
 	struct zip zip;
 	struct zip_index index;
+	bool quick;
 	bool is_open;		/* it is an archive, with all below */
 	bool is_recorded;	/* it has checksums */
 	bool is_whole;		/* the payload of every record was found */
@@ -75,10 +76,11 @@ struct verify_item {
 /*
  * Look at the archive in @input, which is read through @buffer. Damage, and
  * reads that failed, are @findings, which get more by the functions below; 0
- * then, too. The caller closes it in any case. -ENOMEM.
+ * then, too. The caller closes it in any case. @quick: the elements of tensors
+ * are not read, now or by the functions below. -ENOMEM.
  */
 int verify_item_open(struct verify_item *item, const struct input *input,
-		     struct verify_buffer *buffer,
+		     bool quick, struct verify_buffer *buffer,
 		     struct verify_findings *findings);
 void verify_item_close(struct verify_item *item);
 
@@ -88,11 +90,11 @@ struct verify_range {
 
 /*
  * Compute the checksums of records in @range. Those that lie there as a whole
- * are compared, of others *@ret_part is set. @quick: without the elements of
- * tensors. False when it is no archive, or could not be read.
+ * are compared, of others *@ret_part is set. False when it is no archive, or
+ * could not be read.
  */
 bool verify_item_hash(struct verify_item *item, struct verify_range range,
-		      bool quick, struct verify_part *ret_part);
+		      struct verify_part *ret_part);
 /* Compare the checksums of records in several parts of @part_size bytes, given
  * all of them. */
 void verify_item_join(struct verify_item *item, uint64_t part_size,

@@ -9,7 +9,7 @@
 
 enum { PART_SIZE = 16 << 20 };
 
-/* ---- telling --------------------------------------------------------------- */
+/* ---- telling ------------------------------------------------------------- */
 
 static const char *file_path(const struct verify *v, uint32_t file)
 {
@@ -92,7 +92,7 @@ void verify_mark(struct verify *verify, uint32_t entry, unsigned what)
 	atomic_fetch_or(&verify->entries[entry], (unsigned char)what);
 }
 
-/* ---- entries --------------------------------------------------------------- */
+/* ---- entries ------------------------------------------------------------- */
 
 /* True when there is an item to read. */
 static bool check_shard(struct verify *v, const struct verify_ref *ref)
@@ -142,7 +142,7 @@ static void check_entry(struct verify *v, uint64_t index)
 	}
 }
 
-/* ---- items ----------------------------------------------------------------- */
+/* ---- items --------------------------------------------------------------- */
 
 /* By place, the same place together. */
 static int compare_places(const struct catalog_shard *x,

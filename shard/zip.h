@@ -45,7 +45,8 @@ enum zip_flag { ZIP_DESCRIPTOR = 8 };
 /*
  * Read the directory of the archive that @input holds. 0, or -EIO for damage
  * with @fault filled (offsets relative to the item), -E2BIG when the directory
- * has more than @directory_max bytes, -ENOMEM, or what reading gave. @input must outlive the zip.
+ * has more than @directory_max bytes, -ENOMEM, or what reading gave. @input
+ * must outlive the zip.
  */
 int zip_open(struct zip *zip, const struct input *input,
 	     uint64_t directory_max, struct fault *fault);

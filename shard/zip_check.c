@@ -77,7 +77,7 @@ static int get(const struct check *c, void *buffer, size_t size,
 	return c->zip->input->read(c->zip->input, buffer, size, offset);
 }
 
-/* ---- the directory --------------------------------------------------------- */
+/* ---- the directory ------------------------------------------------------- */
 
 static const unsigned char *entry_bytes(const struct check *c,
 					const struct zip_record *record)
@@ -178,7 +178,7 @@ static int read_directory(struct check *c)
 	return 0;
 }
 
-/* ---- records --------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------- */
 
 /* What is not 0 stands in the local header already. */
 static bool is_zero_or(uint32_t local, uint64_t number)
@@ -426,7 +426,7 @@ static int check_records(struct check *c)
 	return error;
 }
 
-/* ---- the end --------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------- */
 
 /* Too large a number for the end record is all ones there. */
 static bool is_same(uint64_t number, uint64_t wide_number, uint64_t ones,

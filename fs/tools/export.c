@@ -53,7 +53,7 @@ static enum tool_status fail(const struct export_options *options, int error)
 			 strerror(-error));
 }
 
-/* ---- writing ------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------- */
 
 static int write_index(const struct export_plan *plan, struct output *output)
 {
@@ -94,8 +94,8 @@ static enum tool_status write_all(struct export_plan *plan,
 	uint64_t size = 0;
 	int error = writer_run(&writer, &size, &failure);
 
-	if (error == -EINTR)
-		return fail(options, error);
+	if (tool_interrupted())
+		return TOOL_FAILED;
 	if (error)
 		return export_explain_failure(plan, &failure, size);
 	if (checkpoint_is_stale(plan->checkpoint))
@@ -104,8 +104,11 @@ static enum tool_status write_all(struct export_plan *plan,
 				 options->source);
 	if (options->form == EXPORT_HF && writer.count > 1)
 		error = write_index(plan, output);
+	/* The last moment to change one's mind. */
+	if (tool_interrupted())
+		return TOOL_FAILED;
 	if (!error)
-		error = tool_interrupted() ? -EINTR : output_commit(output);
+		error = output_commit(output);
 	return error ? fail(options, error) : TOOL_GOOD;
 }
 
@@ -177,7 +180,7 @@ static enum tool_status export(const struct export_options *options, bool json)
 	return status;
 }
 
-/* ---- the command line ---------------------------------------------------------- */
+/* ---- the command line -------------------------------------------------- */
 
 enum { OPTION_SAFETENSORS, OPTION_HF, OPTION_NPY, OPTION_SELECT, OPTION_TOP,
        OPTION_DTYPE, OPTION_FILE_SIZE, OPTION_JSON };

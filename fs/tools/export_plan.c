@@ -63,7 +63,7 @@ uint64_t export_size(const struct export_plan *plan,
 	return box_volume(&shape) * dtype_info(part->dtype)->size;
 }
 
-/* ---- choosing ------------------------------------------------------------------ */
+/* ---- choosing ---------------------------------------------------------- */
 
 static bool is_wanted(const struct export_plan *plan,
 		      const struct catalog_entry *entry)
@@ -146,7 +146,7 @@ void export_plan_finish(struct export_plan *plan)
 	array_finish(&plan->left_out);
 }
 
-/* ---- dealing out --------------------------------------------------------------- */
+/* ---- dealing out ------------------------------------------------------- */
 
 static int compare_parts(const void *a, const void *b, void *context)
 {
@@ -166,8 +166,9 @@ static int deal_by_size(struct export_plan *plan)
 	uint64_t count = export_part_count(&plan->parts), i, used = 0;
 	int error = 0;
 
-	qsort_r(plan->parts.data, count, sizeof(struct image_part),
-		compare_parts, plan);
+	if (count > 1)
+		qsort_r(plan->parts.data, count, sizeof(struct image_part),
+			compare_parts, plan);
 	for (i = 0; i < count && !error; i++) {
 		uint64_t size = export_size(plan,
 					    export_part(&plan->parts, i));
@@ -201,10 +202,13 @@ static int make_image(struct export_plan *plan, struct export_file *file,
 		      bool first)
 {
 	struct array parts = { .data = NULL };
-	int error = array_append(&parts, export_part(&plan->parts, file->first),
-				 file->count * sizeof(struct image_part));
+	int error = 0;
 
-	if (!error && first)
+	if (file->count > 0)
+		error = array_append(&parts,
+				     export_part(&plan->parts, file->first),
+				     file->count * sizeof(struct image_part));
+	if (!error && first && plan->left_out.size > 0)
 		error = array_append(&parts, plan->left_out.data,
 				     plan->left_out.size);
 	if (!error)

@@ -11,7 +11,8 @@
 enum export_form {
 	EXPORT_NONE,
 	EXPORT_SAFETENSORS,	/* one file */
-	EXPORT_HF,		/* a folder, with an index if there are several */
+	EXPORT_HF,		/* a folder of files, with an index if it takes
+				 * several */
 	EXPORT_NPY,		/* a folder, a file for each tensor */
 };
 

@@ -22,7 +22,7 @@ static enum tool_status fail(const struct export_plan *plan, int error)
 			 strerror(-error));
 }
 
-/* ---- what cannot be read -------------------------------------------------------- */
+/* ---- what cannot be read ----------------------------------------------- */
 
 /* The first shard of @entry whose file is not there, or NULL. */
 static const struct catalog_shard *
@@ -117,7 +117,7 @@ int export_explain_left_out(const struct export_plan *plan)
 	return error;
 }
 
-/* ---- nothing to do ------------------------------------------------------------ */
+/* ---- nothing to do ----------------------------------------------------- */
 
 enum tool_status export_explain_nothing(const struct export_plan *plan)
 {
@@ -154,7 +154,7 @@ enum tool_status export_explain_nothing(const struct export_plan *plan)
 	return TOOL_FAILED;
 }
 
-/* ---- failures ------------------------------------------------------------------- */
+/* ---- failures ---------------------------------------------------------- */
 
 /* Is the stored item of shard @index of tensor @part what is at fault? It is
  * known by now to be bad, so that any read of it fails. */
@@ -258,7 +258,7 @@ enum tool_status export_explain_failure(const struct export_plan *plan,
 	       TOOL_BAD : TOOL_FAILED;
 }
 
-/* ---- JSON ------------------------------------------------------------------------ */
+/* ---- JSON -------------------------------------------------------------- */
 
 static int print_json_part(const struct export_plan *plan, uint64_t file,
 			   const struct image_part *part, struct array *out)

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +14,9 @@
 static const char help[] =
 "usage: ckptfs verify [--quick] [--json] SRC\n"
 "\n"
-"Is the checkpoint SRC, a folder or one safetensors file, what was written? All\n"
-"of it is read, and every checksum that is stored is computed again.\n"
+"Is the checkpoint SRC, a folder or one safetensors file, what was written?\n"
+"Every checksum that is stored is computed again, and what is said in two\n"
+"places must be the same in both.\n"
 "\n"
 "    --quick            all but the elements of tensors: files, sizes, headers\n"
 "                       and pickles; takes two small reads for each item\n"
@@ -48,7 +48,8 @@ static const char help[] =
 "safetensors files, and those that PyTorch wrote with checksums turned off.\n"
 "Objects are checked like tensors and have lines like them, but are not\n"
 "counted here. The metadata itself has no checksum: of it, names and whatever\n"
-"else is not found again in the stored items cannot be checked.\n"
+"else is not found again in the stored items cannot be checked. Where ranks\n"
+"have metadata of their own, the first copy of what several have is checked.\n"
 "\n"
 "What is odd but no fault, such as bytes of a file that belong to nothing, is\n"
 "said on standard error.\n"
@@ -67,7 +68,7 @@ struct verifier {
 	bool failed;			/* to print: out of memory */
 };
 
-/* ---- as text ----------------------------------------------------------------- */
+/* ---- as text ------------------------------------------------------------- */
 
 static int print_where(struct verifier *v, const struct verify_fault *fault)
 {
@@ -110,79 +111,74 @@ static void print_summary(const struct verify_summary *s)
 	       s->hashed, s->not_recorded);
 }
 
-/* ---- as JSON ----------------------------------------------------------------- */
+/* ---- as JSON ------------------------------------------------------------- */
 
-static void add(struct json_object *object, const char *key,
-		struct json_object *value, bool *failed)
+static int print_numbers(struct verifier *v, const char *key,
+			 const uint64_t *numbers, unsigned count)
 {
-	if (!value || !object || json_object_object_add(object, key, value)) {
-		json_object_put(value);
-		*failed = true;
-	}
-}
-
-static struct json_object *make_numbers(const uint64_t *numbers,
-					unsigned count, bool *failed)
-{
-	struct json_object *array = json_object_new_array();
+	int error = tool_print(&v->line, "\"%s\":[", key);
 	unsigned i;
 
-	for (i = 0; i < count && array; i++) {
-		struct json_object *number = json_object_new_uint64(numbers[i]);
-
-		if (!number || json_object_array_add(array, number)) {
-			json_object_put(number);
-			*failed = true;
-		}
-	}
-	return array;
+	for (i = 0; i < count && !error; i++)
+		error = tool_print(&v->line, "%s%" PRIu64, i > 0 ? "," : "",
+				   numbers[i]);
+	return error ? error : tool_print(&v->line, "]");
 }
 
-static void add_where(const struct verifier *v, struct json_object *object,
-		      const struct verify_fault *fault, bool *failed)
+/* Each with the comma behind it. */
+static int print_json_where(struct verifier *v,
+			    const struct verify_fault *fault)
 {
 	const struct catalog_entry *entry =
 		catalog_entry(v->catalog, fault->entry);
-	struct json_object *value;
 	struct box box;
+	int error = tool_print(&v->line, "\"name\":");
 
-	add(object, "name", json_text_name(catalog_text(v->catalog,
-							entry->name),
-					   entry->name_size), failed);
-	if (entry->flags & CATALOG_OBJECT)
-		return;
+	if (!error)
+		error = json_text_string(&v->line,
+					 catalog_text(v->catalog, entry->name),
+					 entry->name_size);
+	if (!error)
+		error = tool_print(&v->line, ",");
+	if (error || (entry->flags & CATALOG_OBJECT))
+		return error;
 	if (fault->shard == VERIFY_ALL_SHARDS)
 		catalog_shape(v->catalog, entry, &box);
 	else
 		catalog_box(v->catalog, entry, fault->shard, &box);
-	value = json_object_new_object();
-	add(value, "offsets", make_numbers(box.offset, box.ndim, failed),
-	    failed);
-	add(value, "sizes", make_numbers(box.size, box.ndim, failed), failed);
-	add(object, "box", value, failed);
+	error = tool_print(&v->line, "\"box\":{");
+	if (!error)
+		error = print_numbers(v, "offsets", box.offset, box.ndim);
+	if (!error)
+		error = tool_print(&v->line, ",");
+	if (!error)
+		error = print_numbers(v, "sizes", box.size, box.ndim);
+	return error ? error : tool_print(&v->line, "},");
 }
 
 static int print_json(struct verifier *v, const struct verify_fault *fault)
 {
-	struct json_object *object = json_object_new_object();
 	char reason[256];
-	bool failed = false;
+	int error = tool_print(&v->line, "{");
 
-	if (v->catalog)
-		add_where(v, object, fault, &failed);
-	if (fault->file) {
-		add(object, "file", json_text_name(fault->file,
-						   strlen(fault->file)),
-		    &failed);
-		add(object, "offset", json_object_new_uint64(fault->offset),
-		    &failed);
-	}
+	if (!error && v->catalog)
+		error = print_json_where(v, fault);
+	if (!error && fault->file)
+		error = tool_print(&v->line, "\"file\":");
+	if (!error && fault->file)
+		error = json_text_string(&v->line, fault->file,
+					 strlen(fault->file));
+	if (!error && fault->file)
+		error = tool_print(&v->line, ",\"offset\":%" PRIu64 ",",
+				   fault->offset);
+	if (!error)
+		error = tool_print(&v->line, "\"kind\":\"%s\",\"reason\":",
+				   verify_kind_name(fault->kind));
 	snprintf(reason, sizeof(reason), "%s%s%s", fault->reason,
 		 *fault->detail ? ": " : "", fault->detail);
-	add(object, "kind",
-	    json_object_new_string(verify_kind_name(fault->kind)), &failed);
-	add(object, "reason", json_text_name(reason, strlen(reason)), &failed);
-	return json_text_append(&v->line, object, failed);
+	if (!error)
+		error = json_text_string(&v->line, reason, strlen(reason));
+	return error ? error : tool_print(&v->line, "}");
 }
 
 static void print_json_summary(const struct verify_summary *s)
@@ -193,7 +189,7 @@ static void print_json_summary(const struct verify_summary *s)
 	       s->hashed, s->not_recorded, s->fault_count);
 }
 
-/* ---- what is found ------------------------------------------------------------- */
+/* ---- what is found ------------------------------------------------------- */
 
 static void print_fault(void *context, const struct verify_fault *fault)
 {
@@ -244,7 +240,7 @@ static void summarise(const struct verifier *v,
 		print_summary(summary);
 }
 
-/* ---- running ------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------- */
 
 static int work(void *context, unsigned thread, uint64_t index)
 {

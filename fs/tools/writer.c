@@ -44,7 +44,7 @@ struct writing {
 	struct file *files;	/* owned */
 	uint64_t units;
 	pthread_mutex_t lock;
-	struct reply *replies[TOOL_THREADS_MAX];	/* owned; of each thread */
+	struct reply *replies[TOOL_THREADS_MAX]; /* owned; of each thread */
 	struct writer_failure *failure;	/* guarded by lock */
 };
 
@@ -69,7 +69,7 @@ static int fail(struct writing *w, int error, uint64_t file,
 	return error;
 }
 
-/* ---- files that are open ------------------------------------------------------- */
+/* ---- files that are open ----------------------------------------------- */
 
 static int open_file(struct writing *w, uint64_t index, struct file *file)
 {
@@ -122,7 +122,7 @@ static int put_file(struct writing *w, uint64_t index)
 	return last ? close_file(file, w->writer->count <= SYNC_FILES_MAX) : 0;
 }
 
-/* ---- a unit -------------------------------------------------------------------- */
+/* ---- a unit ------------------------------------------------------------ */
 
 /* All of the reply, whose iov is used up. */
 static int write_reply(int fd, struct reply *reply, uint64_t offset)
@@ -208,7 +208,7 @@ static int write_unit(void *context, unsigned thread, uint64_t unit)
 	return error ? fail(w, error, index, NULL) : 0;
 }
 
-/* ---- all of it ----------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------- */
 
 static int make_file(struct writing *w, uint64_t index)
 {

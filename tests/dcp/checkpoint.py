@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import pickles
+from . import extensions, pickles
 from .archive import Blob, release
 from .items import DTYPES, Item, object_item
 from .pickles import Global, Instance, Pairs, Reduce
@@ -35,6 +35,15 @@ class Entry:
     start: int = 0
     length: int = 0
     extra: dict = field(default_factory=dict)
+    chain: tuple = ()       # of stream extensions, see extensions.py
+    coders: dict = field(default_factory=lambda: extensions.CODERS)
+
+    def stored(self):
+        """The item as it is stored."""
+        if not self.chain:
+            return self.blob
+        return Blob(extensions.encode(bytes(self.blob), self.chain,
+                                      self.coders))
 
 
 @dataclass
@@ -68,12 +77,16 @@ class Modules:
 class Checkpoint:
     def __init__(self, folder, era="2.14", *, protocol=4, files="rank",
                  threads=1, enum="reduce", path="pathlib", planner=None,
-                 extras=None, root=None, style=None, rank_local=False):
+                 extras=None, root=None, style=None, rank_local=False,
+                 chain=()):
+        """planner: has it planner_data. chain: the stream extensions of each
+        item that does not say otherwise, see extensions.py.
+        """
         self.folder = pathlib.Path(folder)
         self.era, self.modules = era, Modules(era)
         self.protocol, self.style = protocol, style or {}
         self.files, self.threads = files, threads
-        self.path, self.rank_local = path, rank_local
+        self.path, self.rank_local, self.chain = path, rank_local, chain
         self.planner = release(era) >= (2, 0) if planner is None else planner
         self.extras = extras or {}
         self.root = root or self.cls("Metadata")
@@ -96,11 +109,14 @@ class Checkpoint:
     # -- content
 
     def tensor(self, name, dtype, array, boxes=None, *, items=None,
-               ranks=None, shape=None, path=None, **item):
+               ranks=None, shape=None, path=None, chain=None, coders=None,
+               **item):
         """A tensor; boxes default to one of everything.
 
         items: per box an Item, a finished Blob, or None for a chunk that
         storage_data does not have. item: fields of Item for all boxes.
+        path: keys and positions in the state dict. chain, coders: stream
+        extensions.
         """
         array = np.asarray(array)
         shape = tuple(array.shape if shape is None else shape)
@@ -117,16 +133,22 @@ class Checkpoint:
                 part = tuple(slice(o, o + n) for o, n in zip(offsets, sizes))
                 each = each.build(DTYPES[dtype],
                                   array[part].reshape(tuple(sizes)))
-            self.entries.append(Entry(name, tuple(offsets), index,
-                                      ranks[index], each))
+            self.put(Entry(name, tuple(offsets), index, ranks[index], each),
+                     chain, coders)
         return array
 
-    def object(self, name, value, *, rank=0, path=None, **options):
+    def object(self, name, value, *, rank=0, path=None, chain=None,
+               **options):
         """An object; value is a Blob, a pickle (bytes), or plain data."""
         if not isinstance(value, Blob):
             value = object_item(value, self.era, **options)
         self.objects[name] = (path or (name,), rank)
-        self.entries.append(Entry(name, None, None, rank, value))
+        self.put(Entry(name, None, None, rank, value), chain)
+
+    def put(self, entry, chain=None, coders=None):
+        entry.chain = tuple(self.chain if chain is None else chain)
+        entry.coders = coders or entry.coders
+        self.entries.append(entry)
 
     # -- files
 
@@ -150,9 +172,10 @@ class Checkpoint:
             elif self.files == "thread":
                 number %= self.threads
             entry.path = f"__{entry.rank}_{number}.distcp"
-            blob = contents.setdefault(entry.path, Blob())
-            entry.start, entry.length = blob.size, entry.blob.size
-            blob.add(entry.blob)
+            blob, stored = contents.setdefault(entry.path, Blob()), \
+                entry.stored()
+            entry.start, entry.length = blob.size, stored.size
+            blob.add(stored)
         for path, blob in contents.items():
             with open(self.folder / path, "wb") as file:
                 blob.write(file)
@@ -229,7 +252,10 @@ class Checkpoint:
 
     def info(self, entry):
         state = {"relative_path": entry.path, "offset": entry.start,
-                 "length": entry.length, **entry.extra}
+                 "length": entry.length}
+        if entry.chain:
+            state["transform_descriptors"] = list(entry.chain)
+        state.update(entry.extra)
         return Instance(Global(self.modules.filesystem, "_StorageInfo"), state)
 
     def storage_meta(self):

@@ -1,4 +1,4 @@
-"""Tables of the forms that an item may have."""
+"""Tables of the forms that items and paths may have."""
 
 import errno
 
@@ -60,6 +60,24 @@ STYLES = {
     "global": {"globals": "global"},
     "binunicode": {"strings": "binunicode"},
     "binunicode8": {"strings": "binunicode8"},
+}
+
+
+# What planner_data says of names: name -> path.
+PATHS = {
+    "w": ("w",),
+    "model.w": ("model", "w"),
+    "app.model.0.weight": ("app", "model", "0.weight"),
+    "optim.param_groups.0.lr": ("optim", "param_groups", 0, "lr"),
+    "optim.state.0.step": ("optim", "state", "0", "step"),
+    "list.10.70000.2147483648": ("list", 10, 70000, 2 ** 31),
+    "a.b.c": ("a.b", "c"),
+    "a.b.d": ("a", "b.d"),
+    "": ("",),
+    ".": ("", ""),
+    "x..y.": ("x", "", "y", ""),
+    "\u00e9.\ud800": ("\u00e9", "\ud800"),
+    "deep" + ".k" * 300: ("deep",) + ("k",) * 300,
 }
 
 

@@ -218,6 +218,38 @@ def nul_symbols():
     return out
 
 
+def planners():
+    """name -> values of planner_data that say nothing of "a.b", or lie."""
+    loop, ring = {}, []
+    loop["a.b"] = loop
+    ring.append(ring)
+    out = {"none": None, "list": [], "number": 7, "text": "a.b", "loop": loop,
+           "call": size((1,)), "tuple": ("a.b", ("a", "b")), "empty": {},
+           "keys": {7: ("a", "b"), None: ("a", "b"), ("a.b",): ("a", "b")}}
+    for name, path in (
+            ("none", None), ("text", "a.b"), ("list", ["a", "b"]),
+            ("dict", {"a": "b"}), ("empty", ()), ("other", ("a", "c")),
+            ("short", ("a",)), ("long", ("a", "b", "c")), ("tail", ("a", "b",
+            "")), ("floats", ("a", 0.5)), ("bool", ("a", True)), ("nested",
+            ("a", ("b",))), ("nothing", ("a", None)), ("ring", ("a", ring)),
+            ("wide", ("a", 2 ** 70)), ("symbol", ("a", Global("os", "b"))),
+            ("many", ("",) * 100_000)):
+        out[f"path_{name}"] = {"a.b": path}
+    return out
+
+
+def chains():
+    """name -> values of transform_descriptors that make no chain."""
+    loop = []
+    loop.append(loop)
+    return {"number": 7, "text": "stream.zstd/1", "dict": {"stream.zstd/1": 1},
+            "bytes": b"stream.zstd/1", "numbers": [1, 2], "none": [None],
+            "nested": [["stream.zstd/1"]], "loop": loop,
+            "line": ["stream\nzstd"], "nul": ["stream\0"],
+            "delete": ["\x7f"], "long": ["x" * 257], "huge": ["x" * 10 ** 6],
+            "many": ["x"] * 9, "too_many": ["x"] * 100_000}
+
+
 def multiplied(tensors, chunks):
     """A pickle of T names for one tensor whose list of C boxes is shared.
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as torch_dcp
+import zstandard
 
-from dcp import (DTYPES, Checkpoint, Item, Layout, dumps, object_item,
-                 random_array)
+from dcp import (DTYPES, Checkpoint, Item, Layout, dumps, extensions,
+                 object_item, random_array)
 from dcp.boxes import grid, tiling
+from dcp.forms import PATHS
 
 SEED = 20240611
 PLAIN = {"l": list(range(2001)), "d": {str(i): i for i in range(2000)},
@@ -137,3 +139,104 @@ def test_torch_loads_the_checkpoints(tmp_path, era, files, threads):
     for name, array in want.items():
         got = state[name].reshape(-1).view(torch.uint8).numpy()
         assert got.tobytes() == array.tobytes(), name
+
+
+def load(ck, state):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch_dcp.load(state, checkpoint_id=ck.folder, no_dist=True)
+    return state
+
+
+@pytest.mark.parametrize("chain", ((extensions.ZSTD,), (extensions.ZSTD,) * 3))
+def test_torch_loads_compressed_checkpoints(tmp_path, chain):
+    rng = np.random.default_rng(SEED)
+    ck = Checkpoint(tmp_path / "ck", "2.14", chain=chain)
+    array = random_array(DTYPES["float32"], (8, 6), rng)
+    ck.tensor("w", "float32", array, grid((8, 6), (2, 2)))
+    ck.tensor("plain", "float32", array, chain=())
+    ck.object("o", {"lr": 0.1})
+    ck.write()
+    state = load(ck, {"w": torch.zeros(8, 6), "plain": torch.zeros(8, 6),
+                      "o": None})
+    assert state["o"] == {"lr": 0.1}
+    for name in ("w", "plain"):
+        assert state[name].numpy().tobytes() == array.tobytes()
+
+
+class Inc(torch_dcp.filesystem.StreamTransformExtension):
+    """The extension of torch's own tests: each byte one more."""
+
+    @staticmethod
+    def from_descriptor(version):
+        return Inc()
+
+    @staticmethod
+    def registry_name():
+        return "stream.inc"
+
+    def get_descriptor(self):
+        return extensions.INC
+
+    def transform_to(self, output):
+        class Writer(io.RawIOBase):
+            def writable(self):
+                return True
+
+            def write(self, data):
+                data = bytes(data)
+                output.write(extensions.inc(data))
+                return len(data)
+
+            def close(self):
+                if not self.closed:
+                    output.close()
+                super().close()
+        return Writer()
+
+    def transform_from(self, input):
+        raise NotImplementedError
+
+
+def undo(stored, chain):
+    """What the writer of torch put in, by Python's zstandard."""
+    for name in reversed(chain):
+        stored = zstandard.ZstdDecompressor().decompressobj().decompress(
+            stored) if name == extensions.ZSTD else \
+            bytes((byte - 1) & 255 for byte in stored)
+    return stored
+
+
+@pytest.mark.parametrize("names", ((extensions.ZSTD,),
+                                   (extensions.INC, extensions.ZSTD),
+                                   (extensions.ZSTD, extensions.INC)))
+def test_chains_are_in_the_order_of_torch(tmp_path, names):
+    """What torch says of an item that it wrote is what encode() does."""
+    kinds = {extensions.ZSTD: torch_dcp._extension.ZStandard,
+             extensions.INC: Inc}
+    writer = torch_dcp.FileSystemWriter(
+        tmp_path / "ck", _extensions=[kinds[name]() for name in names])
+    torch_dcp.save({"w": torch.arange(1000.)}, storage_writer=writer,
+                   no_dist=True)
+    with open(tmp_path / "ck" / ".metadata", "rb") as file:
+        info, = pickle.load(file).storage_data.values()
+    stored = (tmp_path / "ck" / info.relative_path).read_bytes()
+    chain = info.transform_descriptors
+    item = undo(stored, chain)
+    assert torch.load(io.BytesIO(item))[999] == 999
+    assert chain == list(reversed(names))
+    mine = extensions.encode(item, chain)
+    assert undo(mine, chain) == item
+    if names == (extensions.ZSTD,):
+        assert mine[:4] == stored[:4]
+
+
+def test_paths_are_what_torch_makes_of_them(tmp_path):
+    """Names are the joins of their paths."""
+    for name, path in PATHS.items():
+        assert ".".join(map(str, path)) == name
+    state = {"a": [{"b": torch.ones(2)}, 7], "c": {0: torch.ones(1)}}
+    torch_dcp.save(state, checkpoint_id=tmp_path / "ck", no_dist=True)
+    with open(tmp_path / "ck" / ".metadata", "rb") as file:
+        assert pickle.load(file).planner_data == {
+            "a.0.b": ("a", 0, "b"), "a.1": ("a", 1), "c.0": ("c", "0")}

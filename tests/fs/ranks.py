@@ -285,6 +285,47 @@ def save_flat_parameters(path):
     return gathered(state)
 
 
+# Safetensors, as DCP writes them
+
+def blobs(path):
+    from torch.distributed.checkpoint.filesystem import SerializationFormat
+    return FileSystemWriter(
+        path, thread_count=2,
+        serialization_format=SerializationFormat.SAFETENSORS)
+
+
+def hugging_face(path, **options):
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter
+    return HuggingFaceStorageWriter(path, save_distributed=True, **options)
+
+
+HF_WRITERS = {
+    "sharded": lambda path: hugging_face(path),
+    "sharded_files": lambda path: hugging_face(
+        path, fqn_to_index_mapping={
+            name: 1 + index % 3 for index, name in enumerate(full_layouts())}),
+    "consolidated": lambda path: hugging_face(path,
+                                              enable_consolidation=True),
+    "blobs": blobs,
+}
+
+
+def hf_layouts(case):
+    """What the case saves: torch consolidates no integers."""
+    return {name: tensor for name, tensor in full_layouts().items()
+            if case != "consolidated" or tensor.is_floating_point()}
+
+
+def save_hf(case, folder):
+    state = layouts(lambda t: t)["layouts"]
+    state = {name: state[name] for name in hf_layouts(case)}
+    if case == "blobs":
+        state["step"] = 12
+    dcp.save(state, storage_writer=HF_WRITERS[case](
+        os.path.join(folder, case)))
+    dist.barrier()
+
+
 # Loading
 
 def load(case, path, oracle):

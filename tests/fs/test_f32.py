@@ -4,8 +4,10 @@
 NaN stays NaN; its payload and its sign may change.
 """
 
+import concurrent.futures
 import errno
 import os
+import random
 
 import numpy as np
 import pytest
@@ -154,3 +156,36 @@ def test_float64_would_be_rounded(step):
         path = step / "f32" / name
         assert util.errno_of(os.open, path,
                              os.O_RDONLY) == errno.EOPNOTSUPP, name
+
+
+def test_holes(ckpt, tmp_path):
+    """What is there can be read; what is missing is no zero."""
+    tensor = torch.arange(64 * 64.).reshape(64, 64).bfloat16()
+    util.save_chunks(tmp_path / "store", {
+        "torn": (tensor, [((0, 0), (24, 64)), ((40, 0), (24, 64))])})
+    folder = ckpt(tmp_path / "store").path / "f32"
+    check((folder / "torn[0:24].npy").read_bytes(), tensor[:24])
+    check((folder / "torn[40:,3:9].npy").read_bytes(), tensor[40:, 3:9])
+    for name in "torn", "torn[20:30]", "torn[:,5]":
+        path = folder / (name + ".npy")
+        assert util.errno_of(path.read_bytes) == errno.EIO, name
+
+
+@pytest.mark.concurrent
+def test_threads(step, tensors, rng):
+    """Each converts in memory of its own."""
+    seed = rng.randrange(1 << 30)
+    wanted = {name: tensors[name][0] for name in (
+        "large", "bytes", "float16", "bfloat16")}
+
+    def read(number):
+        mine = random.Random(number)
+        for _ in range(25 // util.SLOW + 3):
+            name = mine.choice(sorted(wanted))
+            text, where = util.random_slice(mine, wanted[name].shape)
+            path = step / "f32" / ("%s[%s].npy" % (name, text))
+            check(path.read_bytes(), wanted[name][where])
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(seed, seed + 8)))

@@ -220,6 +220,45 @@ def test_a_name_without_text_is_left_out(tool, tmp_path):
     assert len(files_below(tmp_path / "npy")) == 2
 
 
+def test_types_of_less_than_a_byte(tool, tmp_path):
+    """As they are: shape and bytes, whatever is wanted of floats."""
+    want = {"f4": ("F4", [2, 4], bytes(range(4))),
+            "f6": ("F6_E2M3", [4, 2], bytes(range(6)))}
+    header, data = {}, b""
+    for name, (dtype, shape, content) in want.items():
+        header[name] = {"dtype": dtype, "shape": shape,
+                        "data_offsets": [len(data), len(data + content)]}
+        data += content
+    text = json.dumps(header).encode()
+    (tmp_path / "in").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    entries, _ = tool.json("ls", tmp_path / "in")
+    assert {e["name"]: (e["dtype"], e["shape"]) for e in entries} == {
+        n: (d, s) for n, (d, s, _) in want.items()}
+    assert "[2,4]" in tool.quiet("ls", tmp_path / "in")
+    tool.quiet("export", tmp_path / "in", tmp_path / "out", "--safetensors",
+               "--dtype=f32")
+    out = (tmp_path / "out").read_bytes()
+    start = 8 + int.from_bytes(out[:8], "little")
+    found = json.loads(out[8:start])
+    del found["__metadata__"]
+    assert {n: (e["dtype"], e["shape"], out[start:][slice(*e["data_offsets"])])
+            for n, e in found.items()} == want
+    tool.quiet("export", tmp_path / "in", tmp_path / "npy", "--npy")
+    for name, (_, _, content) in want.items():
+        array = np.load(tmp_path / "npy" / (name + ".npy"))
+        assert array.dtype.itemsize == 1 and array.tobytes() == content
+
+
+@pytest.mark.parametrize("form", ["--safetensors", "--hf"])
+def test_nothing_but_left_out(tool, tmp_path, form):
+    util.save_chunks(tmp_path / "c", {
+        "c": (torch.zeros(2, dtype=torch.complex128), [((0,), (2,))])})
+    tool("export", tmp_path / "c", tmp_path / "out", form, status=BAD)
+    path = tmp_path / "out"
+    assert load(path if form == "--safetensors" else
+                path / "model.safetensors") == {}
+
+
 # What is chosen
 
 def test_select(tool, tmp_path, sample):
@@ -388,7 +427,7 @@ def test_files_are_filled_in_order(tool, tmp_path):
 @pytest.mark.parametrize("limit", ["5GB", "40KB"])
 @pytest.mark.parametrize("tied", [False, True], ids=["own", "tied"])
 def test_from_pretrained(tool, tmp_path, limit, tied):
-    transformers = pytest.importorskip("transformers")
+    import transformers
     config = transformers.LlamaConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, vocab_size=100,

@@ -310,6 +310,27 @@ def test_files_of_a_folder_of_assets(ckpt, small):
     assert (mount / "config.json").read_text() == "stored config.json"
 
 
+def test_assets_that_are_links(ckpt, small):
+    """The cache of the Hub has folders of links to blobs elsewhere."""
+    blobs = small.root.parent / "blobs"
+    blobs.mkdir()
+    (blobs / "1234").write_text("blob")
+    (small.assets / "real.json").write_text("asset real.json")
+    os.symlink("../blobs/1234", small.assets / "config.json")
+    os.symlink(blobs / "1234", small.assets / "absolute.json")
+    os.symlink("real.json", small.assets / "inside.json")
+    os.symlink("nowhere", small.assets / "vocab.txt")
+    hf = ckpt(small.root, options="hf_assets=%s" % small.assets
+              ).path / "step" / "hf"
+    assert {"config.json", "absolute.json", "inside.json",
+            "real.json"} <= set(os.listdir(hf))
+    for name, text in (("config.json", "blob"), ("absolute.json", "blob"),
+                       ("inside.json", "asset real.json"),
+                       ("real.json", "asset real.json"),
+                       ("vocab.txt", "stored vocab.txt")):
+        assert (hf / name).read_text() == text
+
+
 def test_no_folder_of_assets(binary, small, tmp_path):
     (tmp_path / "mnt").mkdir()
     absent = tmp_path / "absent"

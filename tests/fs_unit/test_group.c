@@ -137,12 +137,16 @@ static void check_image(const struct tree *tree, const struct group *group,
 			const bool found[MOST], size_t strip)
 {
 	struct reply *reply = reply_create();
+	struct pin there = { .inode = 1 };
+	struct checkpoint checkpoint = { .catalog = tree->catalog,
+					 .pins = &there };
 	struct header_in header;
 	struct image *image;
 	unsigned i, count = 0;
 
 	assert_non_null(reply);
-	assert_int_equal(group_image(tree->catalog, group, &image), 0);
+	assert_true(tree->catalog->file_count <= 1);
+	assert_int_equal(group_image(&checkpoint, group, &image), 0);
 	assert_int_equal(image_read(image, NULL, 0, image_header_size(image),
 				    reply), 0);
 	header_in_parse(&header, reply->iov[0].iov_base,
@@ -164,7 +168,15 @@ static void check_image(const struct tree *tree, const struct group *group,
 static bool find(const struct tree *tree, const char *name,
 		 struct group *ret_group)
 {
-	return group_find(tree->catalog, name, strlen(name), ret_group);
+	struct array groups = { .data = NULL };
+	bool found;
+
+	assert_int_equal(group_list(tree->catalog, &groups), 0);
+	found = group_find_listed(tree->catalog, &groups, name, strlen(name),
+				  ret_group) ||
+		group_find(tree->catalog, name, strlen(name), ret_group);
+	array_finish(&groups);
+	return found;
 }
 
 /* A file of this name holds what is below @key; "": what is flat. */
@@ -216,7 +228,7 @@ static void check_list(const struct tree *tree, const char *const *names)
 #define LIST(tree, ...) \
 	check_list(tree, (const char *const[]){ __VA_ARGS__, NULL })
 
-/* ---- by hand --------------------------------------------------------------- */
+/* ---- by hand ------------------------------------------------------------- */
 
 static void two_dicts(void **state)
 {
@@ -415,7 +427,7 @@ static void nothing_at_all(void **state)
 	free(tree.catalog);
 }
 
-/* ---- at random ------------------------------------------------------------- */
+/* ---- at random ----------------------------------------------------------- */
 
 static const char *const words[] = {
 	"a", "b", "a.b", "b.a", "model", "_flat", "", "model.a",

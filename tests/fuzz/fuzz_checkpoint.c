@@ -9,6 +9,7 @@
 #include "tests/fuzz/catalog_check.h"
 #include "tests/fuzz/fuzz.h"
 
+#include "shard/blob.h"
 #include "shard/checkpoint.h"
 #include "shard/item.h"
 #include "shard/object_json.h"
@@ -69,23 +70,13 @@ struct subject {
 	const struct catalog_entry *entry;
 	const uint8_t *data;	/* of the data file */
 	uint64_t size;
-	bool known;		/* all shards are items of the usual form in the
-				 * data file */
+	bool known;		/* all shards are in the data file, and in no
+				 * need of decoding */
 	int errors[CHECK_SHARDS];	/* of layouts */
 	struct layout layouts[CHECK_SHARDS];
 };
 
-/* A safetensors file in place of an item, or an item to be decoded: those have
- * targets of their own. */
-static bool is_plain(const struct subject *s,
-		     const struct catalog_shard *shard)
-{
-	return !(shard->flags & CATALOG_TRANSFORMED) &&
-	       (shard->offset > s->size || s->size - shard->offset < 9 ||
-		memcmp(s->data + shard->offset, "PK", 2) == 0 ||
-		s->data[shard->offset + 8] != '{');
-}
-
+/* Items to be decoded have a target of their own. */
 static bool is_known(const struct subject *s)
 {
 	const struct catalog *catalog = s->checkpoint->catalog;
@@ -98,10 +89,37 @@ static bool is_known(const struct subject *s)
 		if (strcmp(catalog_text(catalog,
 					catalog_file(catalog, shard->file)
 						->path),
-			   file_names[1]) != 0 || !is_plain(s, shard))
+			   file_names[1]) != 0 ||
+		    shard->flags & CATALOG_TRANSFORMED)
 			return false;
 	}
 	return true;
+}
+
+/* The same, when many tensors share an item; @error: of the item by itself. */
+static int find_in_blob(const struct subject *s,
+			const struct catalog_shard *shard,
+			const struct box *box, int error, struct layout *ret)
+{
+	struct input input = input_memory(s->data + shard->offset,
+					  s->size - shard->offset);
+	const char *name = catalog_text(s->checkpoint->catalog,
+					s->entry->name);
+	struct blob blob;
+	bool found;
+
+	if (blob_detect(&input, &found) || !found)
+		return error;
+	if (blob_open(&input, &blob, NULL))
+		return -EIO;
+	error = blob_find(&blob, name, s->entry->name_size,
+			  (enum dtype)s->entry->dtype, box, &ret->offset) ==
+		BLOB_MATCH ? 0 : -EIO;
+	blob_close(&blob);
+	ret->offset += shard->offset;
+	ret->flags = 0;
+	box_strides(box->ndim, box->size, ret->stride);
+	return error;
 }
 
 /* The layout of shard @index, or the error that reading it must give. */
@@ -113,6 +131,7 @@ static int find_layout(const struct subject *s, uint64_t index,
 		catalog_shard(catalog, s->entry, index);
 	struct input input;
 	struct box box;
+	int error;
 
 	if (shard->offset > s->size || shard->size > s->size - shard->offset)
 		return -EIO;
@@ -122,8 +141,9 @@ static int find_layout(const struct subject *s, uint64_t index,
 	input = input_memory(s->data + shard->offset, shard->size);
 	input.base = shard->offset;
 	catalog_box(catalog, s->entry, index, &box);
-	return item_layout(&input, (enum dtype)s->entry->dtype, &box, ret,
-			   NULL);
+	error = item_layout(&input, (enum dtype)s->entry->dtype, &box, ret,
+			    NULL);
+	return error ? find_in_blob(s, shard, &box, error, ret) : 0;
 }
 
 static void find_layouts(struct subject *s)

@@ -11,7 +11,7 @@
 
 #include <json-c/json.h>
 
-/* ---- against the tree -------------------------------------------------------- */
+/* ---- against the tree ---------------------------------------------------- */
 
 static struct json_object *make_tree(const void *text, size_t size)
 {
@@ -80,7 +80,7 @@ static void check_tree(const struct safetensors *s, const void *text,
 	json_object_put(tree);
 }
 
-/* ---- what must hold ------------------------------------------------------------ */
+/* ---- what must hold ------------------------------------------------------ */
 
 static void check_tensor(const struct safetensors *s, uint64_t index,
 			 size_t size)
@@ -150,7 +150,7 @@ static void check_good(const struct safetensors *s, const void *text,
 	check_sharding(s, size);
 }
 
-/* ---- reading ------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 struct attempt {
 	const void *file;

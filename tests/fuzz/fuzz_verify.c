@@ -61,13 +61,18 @@ static unsigned count_crc(const struct verify_findings *findings)
 	return count;
 }
 
-static void open_item(const struct case_input *c, struct verify_item *item,
-		      struct verify_findings *findings, unsigned *reads,
-		      struct guarded_input *guarded)
+/* Closed by the caller before it goes on with another. */
+static void open_item(const struct case_input *c, bool quick, unsigned reads,
+		      struct verify_item *item,
+		      struct verify_findings *findings)
 {
+	static struct guarded_input guarded;
+	static unsigned left;
+
+	left = reads;
 	memset(findings, 0, sizeof(*findings));
-	*guarded = guarded_input(c->data, c->size, reads);
-	CHECK(verify_item_open(item, &guarded->input, c->buffer,
+	guarded = guarded_input(c->data, c->size, &left);
+	CHECK(verify_item_open(item, &guarded.input, quick, c->buffer,
 			       findings) == 0);
 	check_index(item, c->size);
 	/* Nothing was found, or there is something to go on with. */
@@ -81,15 +86,14 @@ static bool run_whole(const struct case_input *c, bool quick,
 {
 	const struct verify_range all = { 0, UINT64_MAX };
 	struct verify_findings findings;
-	struct guarded_input guarded;
 	struct verify_item item;
 	struct verify_part part;
-	unsigned reads = 1, before;
+	unsigned before;
 	bool counted;
 
-	open_item(c, &item, &findings, &reads, &guarded);
+	open_item(c, quick, quick ? 100 : 1, &item, &findings);
 	before = findings.count;
-	CHECK(verify_item_hash(&item, all, quick, &part) == item.is_open);
+	CHECK(verify_item_hash(&item, all, &part) == item.is_open);
 	check_findings(&findings);
 	CHECK(item.is_recorded || findings.count == before);
 	*ret_crc = count_crc(&findings);
@@ -105,7 +109,6 @@ static unsigned run_parts(const struct case_input *c, uint64_t part_size)
 	uint64_t count = (c->size + part_size - 1) / part_size, i;
 	struct verify_part parts[PARTS_MAX + 1];
 	struct verify_findings findings;
-	struct guarded_input guarded;
 	struct verify_item item;
 	unsigned crc = 0;
 
@@ -113,11 +116,10 @@ static unsigned run_parts(const struct case_input *c, uint64_t part_size)
 	for (i = 0; i <= count; i++) {
 		struct verify_range range = { i * part_size,
 					      (i + 1) * part_size };
-		unsigned reads = 1;
 
-		open_item(c, &item, &findings, &reads, &guarded);
+		open_item(c, false, 1, &item, &findings);
 		if (i < count)
-			verify_item_hash(&item, range, false, &parts[i]);
+			verify_item_hash(&item, range, &parts[i]);
 		else
 			verify_item_join(&item, part_size, parts);
 		check_findings(&findings);
@@ -130,11 +132,9 @@ static unsigned run_parts(const struct case_input *c, uint64_t part_size)
 static void run_unreadable(const struct case_input *c)
 {
 	struct verify_findings findings;
-	struct guarded_input guarded;
 	struct verify_item item;
-	unsigned reads = 0;
 
-	open_item(c, &item, &findings, &reads, &guarded);
+	open_item(c, false, 0, &item, &findings);
 	CHECK(!item.is_open && findings.count == 1);
 	CHECK(findings.list[0].kind == VERIFY_IO);
 	verify_item_close(&item);

@@ -253,7 +253,7 @@ static void neither_form(void **state)
 	assert_true(reply->fault.offset >= BASE);
 }
 
-/* ---- many at once ---------------------------------------------------------------- */
+/* ---- many at once -------------------------------------------------------- */
 
 static void *read_all(void *context)
 {
@@ -300,7 +300,7 @@ static void threads(void **state)
 	}
 }
 
-/* ---- without a checkpoint ----------------------------------------------------------- */
+/* ---- without a checkpoint ------------------------------------------------ */
 
 static void detection(void **state)
 {

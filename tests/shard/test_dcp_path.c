@@ -153,6 +153,8 @@ static void paths_that_are_none(void **state)
 	} cases[] = {
 #define CASE(name, path) { name, path, sizeof(path) - 1 }
 		CASE("a.b", "\x8c\1a\x8c\1c\x86"),
+		CASE("a/b", "\x8c\1a\x8c\1b\x86"),
+		CASE("a.b.c", "\x8c\1a\x8c\1b\x86"),
 		CASE("a.b", "\x8c\1a\x85"),
 		CASE("a.b", "\x8c\1a\x8c\1b\x8c\1c\x87"),
 		CASE("a.b", "\x8c\1a\x8c\1b\x8c\0\x87"),
@@ -207,7 +209,7 @@ static void planner_data_that_is_none(void **state)
 #define PICKLE(pickle) { pickle, sizeof(pickle) - 1 }
 		PICKLE("N"), PICKLE("}"), PICKLE("]"), PICKLE(")"),
 		PICKLE("K\1"), PICKLE("\x8c\1w"), PICKLE("ca\nb\n)\x81"),
-		/* Keys of other kinds, and one of a tensor that is not there. */
+		/* Keys of other kinds, and of a tensor that is not there. */
 		PICKLE("}(K\1\x8c\1w\x85N)\x8c\1v\x8c\1v\x85u"),
 		/* A dict that holds itself. */
 		PICKLE("}q\1(\x8c\1wh\1u"),

@@ -107,8 +107,8 @@ static void check_trip(const void *data, size_t size, unsigned depth,
 static void there_and_back(void **state)
 {
 	static const size_t sizes[] = {
-		0, 1, 3, 4, 5, 100, 65536, 131071, 131072, 131073, 262144,
-		1000000, 3 * 131072 + 1,
+		0, 1, 3, 4, 5, 100, 65536, 131071, 131072, 131073, 231071,
+		262144, 1000000, 3 * 131072 + 1,
 	};
 	unsigned i, depth, forms;
 
@@ -117,7 +117,7 @@ static void there_and_back(void **state)
 		unsigned char *data = make_data(sizes[i]);
 
 		for (depth = 1; depth <= 3; depth++)
-			for (forms = 0; forms < 4; forms++)
+			for (forms = 0; forms < 8; forms++)
 				check_trip(data, sizes[i], depth, forms);
 		check_trip(data, sizes[i], LIMIT_TRANSFORM_DEPTH,
 			   ZSTD_OUT_PLAIN);

@@ -22,7 +22,7 @@ static struct dice dice;
 static struct decoded_cache *cache;
 static int owner_a, owner_b;	/* their addresses are the owners */
 
-/* ---- what the process holds, as the kernel has it -------------------------- */
+/* ---- what the process holds, as the kernel has it ------------------------ */
 
 struct held {
 	unsigned count;		/* items' descriptors */
@@ -67,7 +67,7 @@ static bool is_above(uint64_t limit)
 	return true;
 }
 
-/* ---- makers ---------------------------------------------------------------- */
+/* ---- makers -------------------------------------------------------------- */
 
 /* Byte @at of item @index. */
 static unsigned char byte_of(uint64_t index, uint64_t at)
@@ -144,7 +144,7 @@ static unsigned use(const void *owner, uint64_t index, uint64_t size)
 	return maker.runs;
 }
 
-/* ---- one thread ------------------------------------------------------------ */
+/* ---- one thread ---------------------------------------------------------- */
 
 static void made_once(void **state)
 {
@@ -321,6 +321,30 @@ static void no_descriptor(void **state)
 	assert_int_equal(folder_count_descriptors(), before);
 }
 
+/* However many there are, and wherever they stand in the table. */
+static void owners_do_not_share(void **state)
+{
+	const void *owners[200];
+	unsigned round, i;
+
+	(void)state;
+	cache = decoded_cache_create(1 << 20);
+	for (i = 0; i < COUNT_OF(owners); i++)
+		owners[i] = (const void *)(uintptr_t)dice_any(&dice);
+	for (round = 0; round < 2; round++)
+		for (i = 0; i < COUNT_OF(owners); i++) {
+			struct test_maker maker = maker_of(i, 100);
+			struct decoded *item;
+
+			assert_int_equal(decoded_cache_get(cache, owners[i],
+				7, &maker.maker, &item), 0);
+			assert_true(is_right(item, i, 100));
+			assert_int_equal(maker.runs, round == 0);
+			decoded_cache_put(item);
+		}
+	decoded_cache_destroy(cache);
+}
+
 static void owners_that_go(void **state)
 {
 	uint64_t i;
@@ -340,7 +364,7 @@ static void owners_that_go(void **state)
 	decoded_cache_destroy(cache);
 }
 
-/* ---- many threads ---------------------------------------------------------- */
+/* ---- many threads -------------------------------------------------------- */
 
 enum { THREADS = 8 };
 
@@ -492,6 +516,7 @@ int main(void)
 		cmocka_unit_test(bounded_in_number),
 		cmocka_unit_test(what_fails_leaves_nothing),
 		cmocka_unit_test(no_descriptor),
+		cmocka_unit_test(owners_do_not_share),
 		cmocka_unit_test(owners_that_go),
 		cmocka_unit_test(one_makes_and_the_others_wait),
 		cmocka_unit_test(who_waits_hears_of_the_error),

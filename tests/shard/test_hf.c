@@ -161,7 +161,7 @@ static void check_tensor(const char *name, const char *expected)
 #define GLOBAL(shape) "\\\"global_shape\\\": " shape
 #define NAME(name) "\\\"logical_fqn\\\": \\\"" name "\\\""
 
-/* ---- whole tensors ----------------------------------------------------------- */
+/* ---- whole tensors ------------------------------------------------------- */
 
 static void one_file(void **state)
 {
@@ -216,7 +216,7 @@ static void bad_file(void **state)
 	assert_memory_equal(&fault, &files[1].fault, sizeof(fault));
 }
 
-/* ---- an index ----------------------------------------------------------------- */
+/* ---- an index ------------------------------------------------------------ */
 
 static void index_names_files_and_tensors(void **state)
 {
@@ -298,7 +298,7 @@ static void refused_indices(void **state)
 	assert_int_equal(catalog->tensor_count, 0);
 }
 
-/* ---- shards ------------------------------------------------------------------- */
+/* ---- shards -------------------------------------------------------------- */
 
 static void shards_of_ranks(void **state)
 {
@@ -493,7 +493,7 @@ static void refused_sharding(void **state)
 	}
 }
 
-/* ---- elements that share bytes ---------------------------------------------------- */
+/* ---- elements that share bytes ------------------------------------------- */
 
 static void packed_whole(void **state)
 {
@@ -540,7 +540,7 @@ static void packed_shards_that_are_no_bytes(void **state)
 	check_refused(-EBADMSG, 0, "no whole elements");
 }
 
-/* ---- at random ------------------------------------------------------------------------ */
+/* ---- at random ----------------------------------------------------------- */
 
 /* The parts of a world in some files: those of one file have keys of their
  * own. */

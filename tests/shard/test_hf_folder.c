@@ -117,7 +117,7 @@ static void reopen(void)
 	open_now();
 }
 
-/* ---- what counts ---------------------------------------------------------------- */
+/* ---- what counts --------------------------------------------------------- */
 
 static void one_file(void **state)
 {
@@ -238,7 +238,7 @@ static void one_file_of_many(void **state)
 	check_refusal(-EBADMSG, "a.safetensors", 9, "no key");
 }
 
-/* ---- shards in a folder inside ----------------------------------------------------- */
+/* ---- shards in a folder inside ------------------------------------------- */
 
 static void put_inner(void)
 {
@@ -304,7 +304,7 @@ static void inner_folder_that_is_none(void **state)
 	reopen();
 }
 
-/* ---- refusals ------------------------------------------------------------------------- */
+/* ---- refusals ------------------------------------------------------------ */
 
 static void damaged_files(void **state)
 {
@@ -350,22 +350,29 @@ static void too_large_an_index(void **state)
 
 static void links(void **state)
 {
+	uint64_t signature;
+
 	(void)state;
 	put("real", "{" T("x", 5) "}", 5);
 	assert_int_equal(symlinkat("real", folder.fd, "m.safetensors"), 0);
 	open_now();
 	check_tensor("x", 5);
+	signature = checkpoint_signature(folder.fd);
+	assert_true(checkpoint_signature(folder.fd) == signature);
+	folder_poke(&folder, "real", 8, '{');
+	assert_true(checkpoint_signature(folder.fd) != signature);
+	assert_false(checkpoint_is_current(checkpoint, &(uint64_t){ 0 }));
 	checkpoint_close(checkpoint);
 	checkpoint = NULL;
 	assert_int_equal(unlinkat(folder.fd, "real", 0), 0);
-	check_refusal(-EINVAL, "m.safetensors", 0, "");
+	check_refusal(-EINVAL, "m.safetensors", 0, "link to nothing");
 	assert_int_equal(unlinkat(folder.fd, "m.safetensors", 0), 0);
 	assert_int_equal(symlinkat("/etc/passwd", folder.fd, "m.safetensors"),
 			 0);
-	check_refusal(-EXDEV, "m.safetensors", 0, "");
+	check_refusal(-EXDEV, "m.safetensors", 0, "leads out of the folder");
 }
 
-/* ---- later -------------------------------------------------------------------------------- */
+/* ---- later --------------------------------------------------------------- */
 
 static void signature(void **state)
 {

@@ -32,7 +32,7 @@ static bool has_name(enum dtype dtype)
 	return dtype != DTYPE_C128 && dtype != DTYPE_C32;
 }
 
-/* ---- reading --------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 static void copy_reply(const struct reply *reply, unsigned char *to)
 {
@@ -131,7 +131,7 @@ static void read_header(const struct image *image, struct gallery *gallery,
 	reply_destroy(reply);
 }
 
-/* ---- random galleries ------------------------------------------------------ */
+/* ---- random galleries ---------------------------------------------------- */
 
 enum { MOST = 12 };
 
@@ -337,7 +337,7 @@ static void large_tensors(void **state)
 	check_scenes(&limits, 30, 20);
 }
 
-/* ---- one tensor ------------------------------------------------------------ */
+/* ---- one tensor ---------------------------------------------------------- */
 
 typedef int make_image(const struct image_origin *origin,
 		       struct image **ret_image);

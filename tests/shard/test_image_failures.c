@@ -89,7 +89,7 @@ static void check_data(struct gallery *gallery, const struct image *image,
 	array_finish(&found);
 }
 
-/* ---- segments ------------------------------------------------------------- */
+/* ---- segments ------------------------------------------------------------ */
 
 /* More tensors in one read than a reply has segments. */
 static void many_tiny_tensors(void **state)
@@ -157,7 +157,7 @@ static void segments_that_just_fit(void **state)
 	gallery_free(&gallery);
 }
 
-/* ---- limits ---------------------------------------------------------------- */
+/* ---- limits -------------------------------------------------------------- */
 
 /* 1700 names of 64 KiB are over 100 MB of header. */
 static void header_beyond_the_limit(void **state)
@@ -188,10 +188,10 @@ static void header_beyond_the_limit(void **state)
 	assert_int_equal(image_safetensors(catalog, parts, 1700, &image),
 			 -E2BIG);
 	assert_null(image);
-	assert_int_equal(image_safetensors(catalog, parts, 1500, &image), 0);
-	assert_int_equal(image_size(image),
-			 image_header_size(image) + 1500 * 16);
-	assert_true(image_header_size(image) > 1500 * LIMIT_NAME_SIZE);
+	assert_int_equal(image_safetensors(catalog, parts, 100, &image), 0);
+	assert_int_equal(image_size(image), image_header_size(image) +
+					    100 * 16);
+	assert_true(image_header_size(image) > 100 * LIMIT_NAME_SIZE);
 	image_put(image);
 	free(parts);
 	free(name);
@@ -281,7 +281,7 @@ static void types_that_cannot_be_served(void **state)
 	}
 }
 
-/* ---- faults ---------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------- */
 
 static struct world mixed[5];
 

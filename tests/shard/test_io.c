@@ -101,6 +101,46 @@ static void nothing_outside_of_the_folder(void **state)
 	check_open("loop", -ELOOP);
 }
 
+/* Only links of that form, to a file, not to another link. */
+static void blobs_of_a_snapshot(void **state)
+{
+	struct stat status;
+	int outer = folder.fd, fd;
+
+	(void)state;
+	mkdirat(outer, "blobs", 0755);
+	mkdirat(outer, "snapshots", 0755);
+	mkdirat(outer, "snapshots/1", 0755);
+	mkdirat(outer, "blobs/d0", 0755);
+	folder_write(&folder, "blobs/0af", "blob", 4);
+	folder_write(&folder, "blobs/x", "blob", 4);
+	folder.fd = openat(outer, "snapshots/1", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(symlinkat("0af", outer, "blobs/11"), 0);
+	assert_int_equal(symlinkat("../../blobs/0af", folder.fd, "good"), 0);
+	assert_int_equal(symlinkat("../../blobs/x", folder.fd, "name"), 0);
+	assert_int_equal(symlinkat("../../blobs/11", folder.fd, "link"), 0);
+	assert_int_equal(symlinkat("../../blobs/d0", folder.fd, "folder"), 0);
+	assert_int_equal(symlinkat("../../blobs/ab", folder.fd, "none"), 0);
+	assert_int_equal(symlinkat("../../blobs/../a", folder.fd, "up"), 0);
+	assert_int_equal(symlinkat("../../blobs/", folder.fd, "all"), 0);
+	check_open("good", 0);
+	assert_int_equal(io_open(folder.fd, "good", &fd, &status), 0);
+	assert_int_equal(status.st_size, 4);
+	close(fd);
+	check_open("name", -EXDEV);
+	check_open("link", -ELOOP);
+	check_open("folder", -EINVAL);
+	check_open("none", -ENOENT);
+	check_open("up", -EXDEV);
+	check_open("all", -EXDEV);
+	assert_int_equal(io_open_linked(folder.fd, "link", &fd, &status), 0);
+	close(fd);
+	assert_int_equal(io_open_linked(folder.fd, "folder", &fd, &status),
+			 -EINVAL);
+	close(folder.fd);
+	folder.fd = outer;
+}
+
 static void folders(void **state)
 {
 	int fd = -77;
@@ -198,6 +238,7 @@ int main(void)
 		TEST(regular_files),
 		TEST(other_things_are_not_opened),
 		TEST(nothing_outside_of_the_folder),
+		TEST(blobs_of_a_snapshot),
 		TEST(folders),
 		TEST(reads_are_full_or_an_error),
 		TEST(inputs),

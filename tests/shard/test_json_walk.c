@@ -16,7 +16,7 @@
 
 static struct dice dice;
 
-/* ---- a walk that makes a tree ------------------------------------------------ */
+/* ---- a walk that makes a tree -------------------------------------------- */
 
 /* Goes into objects by the walk where @go says so; else json-c parses them. */
 static int build(struct json_walk *walk, unsigned go, struct json_object *tree)
@@ -93,7 +93,7 @@ static struct json_object *strict_tree(const char *text, size_t size)
 	return tree;
 }
 
-/* ---- random objects -------------------------------------------------------------- */
+/* ---- random objects ------------------------------------------------------ */
 
 static void put_blanks(struct array *out)
 {
@@ -214,7 +214,7 @@ static void random_damage(void **state)
 	assert_true(refused > 5000 && refused < 19900);
 }
 
-/* ---- what is refused, and where ---------------------------------------------------- */
+/* ---- what is refused, and where ------------------------------------------ */
 
 static void refusals(void **state)
 {

@@ -64,7 +64,7 @@ static int read_header(const char *header, uint64_t data_size)
 	return read_part(file.size, true);
 }
 
-/* ---- what is read -------------------------------------------------------------- */
+/* ---- what is read -------------------------------------------------------- */
 
 enum { MODELS = 40 };
 
@@ -283,7 +283,7 @@ static void more_behind_it(void **state)
 		      "ends before");
 }
 
-/* ---- what is refused ------------------------------------------------------------- */
+/* ---- what is refused ----------------------------------------------------- */
 
 #define T(name, dtype, shape, offsets) \
 	"\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape \
@@ -531,7 +531,7 @@ static void every_changed_byte(void **state)
 	}
 }
 
-/* ---- reading fails --------------------------------------------------------------- */
+/* ---- reading fails ------------------------------------------------------- */
 
 static unsigned reads_left;
 

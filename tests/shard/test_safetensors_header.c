@@ -120,7 +120,7 @@ static void check_shape(const struct made *made, const char *dtype,
 #define SHAPE(...) sizeof((uint64_t[]){ __VA_ARGS__ }) / 8, \
 	(uint64_t[]){ __VA_ARGS__ }
 
-/* ---- shapes ---------------------------------------------------------------- */
+/* ---- shapes -------------------------------------------------------------- */
 
 static void shapes_as_they_are(void **state)
 {
@@ -227,7 +227,7 @@ static void parts_of_packed_types(void **state)
 	free_made(&made);
 }
 
-/* ---- slices ---------------------------------------------------------------- */
+/* ---- slices -------------------------------------------------------------- */
 
 static void slices_say_where_they_lie(void **state)
 {
@@ -278,7 +278,7 @@ static void slices_of_what_does_not_fit(void **state)
 	}
 }
 
-/* ---- names ----------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------- */
 
 static void which_names_fit(void **state)
 {

@@ -47,7 +47,7 @@ struct sample {
 
 static const char *const paths[2] = { "__0_0.distcp", "__1_0.distcp" };
 
-/* ---- making ---------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------- */
 
 static struct place put_item(struct sample *s, unsigned file, uint64_t rows,
 			     bool checked)
@@ -143,7 +143,7 @@ static void write_files(struct sample *s)
 	array_finish(&out);
 }
 
-/* ---- verifying -------------------------------------------------------------------- */
+/* ---- verifying ----------------------------------------------------------- */
 
 static void note_fault(void *context, const struct verify_fault *fault)
 {
@@ -283,7 +283,7 @@ static uint64_t find_payload(const struct sample *s, unsigned file,
 	return place.offset + ((uint64_t)(name - item) + 14 + 4 + 63) / 64 * 64;
 }
 
-/* ---- tests ------------------------------------------------------------------------ */
+/* ---- tests --------------------------------------------------------------- */
 
 static void sound(void **state)
 {

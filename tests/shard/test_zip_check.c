@@ -156,7 +156,8 @@ static void check(struct sample *s, uint64_t at, unsigned width,
 	look(s);
 	assert_int_equal(s->found.count, 0);
 }
-#define HEADER(offset, reason) ((struct place){ ZIP_FLAW_HEADER, offset, reason })
+#define HEADER(offset, reason) \
+	((struct place){ ZIP_FLAW_HEADER, offset, reason })
 #define STRUCTURE(offset, reason) \
 	((struct place){ ZIP_FLAW_STRUCTURE, offset, reason })
 
@@ -329,7 +330,7 @@ static void record_over_another(void **state)
 	assert_true(s->found.count > 0);
 }
 
-/* ---- other tools ------------------------------------------------------------- */
+/* ---- other tools --------------------------------------------------------- */
 
 /* Say in all headers that another tool wrote it. */
 static void make_foreign(struct sample *s)
@@ -417,7 +418,7 @@ static void compressed_records_are_not_read(void **state)
 	assert_int_equal(s->index.count, 3);
 }
 
-/* ---- the alignment ------------------------------------------------------------- */
+/* ---- the alignment ------------------------------------------------------- */
 
 /* The record .storage_alignment is believed. Both records start at multiples
  * of 64: with 32 the second would start earlier, with 128 both later. What is

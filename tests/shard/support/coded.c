@@ -4,6 +4,7 @@
 #include "support/test.h"
 #include "support/zstd_out.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,4 +166,52 @@ int coded_read(const struct coded *coded, struct reply *reply,
 	};
 
 	return transfer_read(&transfer, reply);
+}
+
+void coded_check(const struct coded *coded, const struct box *selection,
+		 uint64_t offset, uint64_t size)
+{
+	unsigned char *expected = malloc(size + 1), *found = malloc(size + 1);
+	struct reply *reply = coded->store.reply;
+	int error = coded_read(coded, reply, selection, offset, size);
+
+	assert_true(expected && found);
+	if (store_expect(&coded->store, selection, offset, size, expected)) {
+		if (error)
+			fail_msg("error %d: %s %s", error,
+				 reply->fault.error ? reply->fault.reason :
+				 "no fault", reply->fault.detail);
+		store_copy(&coded->store, found);
+		assert_memory_equal(found, expected, size);
+	} else {
+		assert_int_equal(error, -EIO);
+	}
+	reply_release(reply);
+	free(expected);
+	free(found);
+}
+
+void coded_rows(struct coded *coded, struct dice *dice,
+		struct coded_form (*form)(struct dice *dice, unsigned part))
+{
+	struct world world = { .dtype = DTYPE_F32,
+			       .part_count = CODED_PARTS };
+	unsigned i;
+
+	world.shape = BOX2(0, 0, 4 * CODED_PARTS, 1024);
+	for (i = 0; i < CODED_PARTS; i++)
+		world.parts[i] = BOX2(4 * i, 0, 4, 1024);
+	coded_make(coded, &world, true, dice, form);
+}
+
+int coded_read_part(const struct coded *coded, unsigned part)
+{
+	return coded_read(coded, coded->store.reply, NULL,
+			  (uint64_t)part * CODED_PART_SIZE, CODED_PART_SIZE);
+}
+
+void coded_check_part(const struct coded *coded, unsigned part)
+{
+	coded_check(coded, NULL, (uint64_t)part * CODED_PART_SIZE,
+		    CODED_PART_SIZE);
 }

@@ -32,6 +32,15 @@ void coded_make(struct coded *coded, const struct world *world, bool plain,
 		struct coded_form (*form)(struct dice *dice, unsigned part));
 void coded_free(struct coded *coded);
 
+/* The tensor of CODED_PARTS parts in one column, row-major, each of which has
+ * CODED_PART_SIZE bytes. */
+enum { CODED_PARTS = 4, CODED_PART_SIZE = 16 * 1024 };
+void coded_rows(struct coded *coded, struct dice *dice,
+		struct coded_form (*form)(struct dice *dice, unsigned part));
+/* One part of it, into the reply of the store; and the same, compared. */
+int coded_read_part(const struct coded *coded, unsigned part);
+void coded_check_part(const struct coded *coded, unsigned part);
+
 /* Look at the files again, and make a new source, with @cache. */
 void coded_open(struct coded *coded, struct decoded_cache *cache);
 /* Without the source. */
@@ -44,5 +53,9 @@ const char *coded_path(const struct coded *coded, unsigned part);
 /* As store_read, into @reply. */
 int coded_read(const struct coded *coded, struct reply *reply,
 	       const struct box *selection, uint64_t offset, uint64_t size);
+
+/* Read and compare; the oracle says whether a hole is met. */
+void coded_check(const struct coded *coded, const struct box *selection,
+		 uint64_t offset, uint64_t size);
 
 #endif

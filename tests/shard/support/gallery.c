@@ -134,11 +134,12 @@ static void make_bytes(struct gallery *gallery, uint64_t index)
 			    tensor->bytes + i * element);
 }
 
-/* The part in a storage of its own, which is what @spec says. */
-static void fill_storage(const struct gallery_tensor *tensor,
-			 const struct box *part, const struct item_spec *spec,
-			 unsigned char *storage)
+/* Part @number in a storage of its own, which is what @spec says. What a later
+ * part overlaps is something else here. */
+static void fill_storage(const struct gallery_tensor *tensor, unsigned number,
+			 const struct item_spec *spec, unsigned char *storage)
 {
+	const struct box *part = &tensor->world->parts[number];
 	const struct dtype_info *info = dtype_info(spec->dtype);
 	bool big = spec->byte_order && *spec->byte_order == 'b';
 	uint64_t at[LIMIT_NDIM] = { 0 }, where[LIMIT_NDIM];
@@ -148,6 +149,7 @@ static void fill_storage(const struct gallery_tensor *tensor,
 		return;
 	do {
 		const unsigned char *from;
+		unsigned char wrong;
 		uint64_t to = 0;
 
 		for (i = 0; i < part->ndim; i++) {
@@ -156,16 +158,18 @@ static void fill_storage(const struct gallery_tensor *tensor,
 		}
 		from = tensor->bytes + info->size *
 		       world_flat(part->ndim, tensor->world->shape.size, where);
+		wrong = world_owner(tensor->world, where) == (int)number ? 0 :
+									   255;
 		for (i = 0; i < info->size; i++)
-			storage[to * info->size + i] =
+			storage[to * info->size + i] = wrong ^
 				from[big ? i ^ (info->component - 1u) : i];
 	} while (world_step(part, at));
 }
 
-static void write_item(const struct gallery_tensor *tensor,
-		       const struct box *part, struct dice *dice,
-		       struct array *out)
+static void write_item(const struct gallery_tensor *tensor, unsigned number,
+		       struct dice *dice, struct array *out)
 {
+	const struct box *part = &tensor->world->parts[number];
 	struct item_spec spec = item_spec_make(tensor->world->dtype, part->ndim,
 					       part->size);
 	unsigned char *storage = calloc(1, spec.storage_size + 1);
@@ -180,7 +184,7 @@ static void write_item(const struct gallery_tensor *tensor,
 		}
 	if (dice_chance(dice, 30))
 		spec.byte_order = "big";
-	fill_storage(tensor, part, &spec, storage);
+	fill_storage(tensor, number, &spec, storage);
 	spec.storage = storage;
 	item_out(out, &spec);
 	free(storage);
@@ -205,7 +209,7 @@ static void store_parts(struct gallery *gallery, uint64_t index,
 	for (i = 0; i < tensor->world->part_count; i++) {
 		uint64_t before = items.size;
 
-		write_item(tensor, &tensor->world->parts[i], dice, &items);
+		write_item(tensor, i, dice, &items);
 		catalog_out_shard(gallery->builder, tensor->world->parts[i],
 				  name, start + before, items.size - before);
 	}

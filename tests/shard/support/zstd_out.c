@@ -3,7 +3,6 @@
 
 #include "support/test.h"
 
-#include <stdbool.h>
 #include <zstd.h>
 
 static void set(ZSTD_CCtx *context, ZSTD_cParameter parameter, int value)
@@ -25,18 +24,25 @@ static void flush(ZSTD_CCtx *context, struct array *out, ZSTD_inBuffer *in,
 		left = ZSTD_compressStream2(context, &room, in, end);
 		assert_false(ZSTD_isError(left));
 		put_bytes(out, buffer, room.pos);
-	} while (end == ZSTD_e_end ? left > 0 : in->pos < in->size);
+	} while (end == ZSTD_e_continue ? in->pos < in->size : left > 0);
 }
 
 static void put_frame(struct array *out, const void *data, size_t size,
-		      bool checked)
+		      unsigned forms)
 {
 	ZSTD_CCtx *context = ZSTD_createCCtx();
-	ZSTD_inBuffer in = { data, size, 0 };
+	ZSTD_inBuffer in = { data, 0, 0 };
 
 	assert_non_null(context);
-	set(context, ZSTD_c_checksumFlag, checked);
+	set(context, ZSTD_c_checksumFlag, forms & ZSTD_OUT_CHECKED);
 	set(context, ZSTD_c_contentSizeFlag, 0);
+	while (forms & ZSTD_OUT_BLOCKS && in.size < size) {
+		in.size += in.size % 3 == 0 ? 100000 : 131071;
+		if (in.size > size)
+			in.size = size;
+		flush(context, out, &in, ZSTD_e_flush);
+	}
+	in.size = size;
 	flush(context, out, &in, ZSTD_e_end);
 	ZSTD_freeCCtx(context);
 }
@@ -51,20 +57,19 @@ void zstd_out_skippable(struct array *out, uint32_t size)
 
 void zstd_out(struct array *out, const void *data, size_t size, unsigned forms)
 {
-	bool checked = forms & ZSTD_OUT_CHECKED;
 	const char *p = data;
 	size_t done = 0;
 
 	if (!(forms & ZSTD_OUT_FRAMES)) {
-		put_frame(out, data, size, checked);
+		put_frame(out, data, size, forms);
 		return;
 	}
 	zstd_out_skippable(out, 0);
 	while (done < size) {
 		size_t part = (size - done + 2) / 3;
 
-		put_frame(out, p + done, part, checked);
-		put_frame(out, "", 0, checked);
+		put_frame(out, p + done, part, forms);
+		put_frame(out, "", 0, forms);
 		zstd_out_skippable(out, (uint32_t)(part % 1000));
 		done += part;
 	}

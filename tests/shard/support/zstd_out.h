@@ -10,6 +10,7 @@ enum zstd_out_form {
 				 * without the size */
 	ZSTD_OUT_CHECKED = 1,	/* with a checksum */
 	ZSTD_OUT_FRAMES = 2,	/* several, empty and skippable ones too */
+	ZSTD_OUT_BLOCKS = 4,	/* blocks of different sizes */
 };
 
 /* Append @size bytes at @data, compressed; @forms as above. */
