@@ -2,11 +2,11 @@
 #include "fs/view.h"
 
 #include "shard/catalog_json.h"
-#include "shard/convert.h"
-#include "shard/item.h"
+#include "shard/values/convert.h"
+#include "shard/dcp/item.h"
 #include "shard/name.h"
 #include "shard/npy.h"
-#include "shard/object_json.h"
+#include "shard/dcp/object_json.h"
 #include "shard/slice.h"
 
 #include <errno.h>

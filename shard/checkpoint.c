@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/checkpoint.h"
 
-#include "shard/decode.h"
+#include "shard/decode/decode.h"
 #include "shard/limits.h"
 #include "shard/loader.h"
 

@@ -12,7 +12,7 @@
 #include "shard/io.h"
 #include "shard/marker.h"
 #include "shard/notes.h"
-#include "shard/source_decoded.h"
+#include "shard/decode/source_decoded.h"
 
 struct checkpoint {
 	int folder;			/* owned descriptor */

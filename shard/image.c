@@ -9,9 +9,9 @@
  */
 #include "shard/image.h"
 
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 #include "shard/npy.h"
-#include "shard/safetensors_header.h"
+#include "shard/safetensors/safetensors_header.h"
 #include "shard/transfer.h"
 
 #include <errno.h>

@@ -14,8 +14,8 @@
  */
 #include "shard/layouts.h"
 
-#include "shard/blob.h"
-#include "shard/item.h"
+#include "shard/safetensors/blob.h"
+#include "shard/dcp/item.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/loader.h"
 
-#include "shard/dcp.h"
-#include "shard/hf.h"
+#include "shard/dcp/dcp.h"
+#include "shard/safetensors/hf.h"
 #include "shard/limits.h"
 
 #include <errno.h>

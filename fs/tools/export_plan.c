@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tools/export_plan.h"
 
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 #include "shard/json_text.h"
 #include "shard/name.h"
-#include "shard/safetensors_header.h"
+#include "shard/safetensors/safetensors_header.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -2,7 +2,7 @@
 #include "fs/tools/pairs.h"
 
 #include "fs/tools/object_pair.h"
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 #include "shard/name.h"
 
 #include <errno.h>

@@ -8,7 +8,7 @@
 
 #include "fs/tools/sweep.h"
 
-#include "shard/compare.h"
+#include "shard/values/compare.h"
 
 #include <stdatomic.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tools/stat_run.h"
 
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 
 #include <errno.h>
 #include <getopt.h>

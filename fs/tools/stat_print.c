@@ -3,7 +3,7 @@
 
 #include "fs/tools/columns.h"
 
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
 
 #include "fs/tools/sweep.h"
 
-#include "shard/statistics.h"
+#include "shard/values/statistics.h"
 
 #include <stdatomic.h>
 

@@ -2,7 +2,7 @@
 #include "fs/tools/tool.h"
 
 #include "shard/json_text.h"
-#include "shard/verify.h"
+#include "shard/verify/verify.h"
 
 #include <errno.h>
 #include <getopt.h>

@@ -9,10 +9,10 @@
 #include "tests/fuzz/catalog_check.h"
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/blob.h"
+#include "shard/safetensors/blob.h"
 #include "shard/checkpoint.h"
-#include "shard/item.h"
-#include "shard/object_json.h"
+#include "shard/dcp/item.h"
+#include "shard/dcp/object_json.h"
 #include "shard/transfer.h"
 
 #include <errno.h>

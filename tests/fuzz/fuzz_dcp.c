@@ -6,7 +6,7 @@
 #include "tests/fuzz/catalog_check.h"
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/dcp.h"
+#include "shard/dcp/dcp.h"
 
 #include <errno.h>
 #include <string.h>

@@ -8,7 +8,7 @@
  */
 #include "tests/fuzz/guarded_input.h"
 
-#include "shard/decode.h"
+#include "shard/decode/decode.h"
 #include "shard/limits.h"
 
 #include <zstd.h>

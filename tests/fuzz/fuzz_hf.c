@@ -8,7 +8,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/safetensors_file.h"
 
-#include "shard/hf.h"
+#include "shard/safetensors/hf.h"
 
 static const char separator[] = "<NEXT>";
 static const char *const paths[] = {

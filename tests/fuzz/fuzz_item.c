@@ -9,7 +9,7 @@
  */
 #include "tests/fuzz/guarded_input.h"
 
-#include "shard/item.h"
+#include "shard/dcp/item.h"
 #include "shard/limits.h"
 
 enum { AXES_MAX = 6, HEAD_SIZE = 4 + AXES_MAX, BASE = 1 << 20 };

@@ -6,7 +6,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "shard/limits.h"
-#include "shard/object_json.h"
+#include "shard/dcp/object_json.h"
 
 #include <errno.h>
 #include <json-c/json.h>

@@ -6,7 +6,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "shard/limits.h"
-#include "shard/pickle.h"
+#include "shard/dcp/pickle.h"
 
 #include <errno.h>
 #include <string.h>

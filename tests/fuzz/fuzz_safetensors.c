@@ -7,7 +7,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/safetensors_file.h"
 
-#include "shard/sharding.h"
+#include "shard/safetensors/sharding.h"
 
 #include <json-c/json.h>
 

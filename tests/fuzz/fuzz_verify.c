@@ -9,7 +9,7 @@
  */
 #include "tests/fuzz/guarded_input.h"
 
-#include "shard/verify_item.h"
+#include "shard/verify/verify_item.h"
 
 enum { AXES_MAX = 6, HEAD_SIZE = 4 + AXES_MAX, PARTS_MAX = 64 };
 

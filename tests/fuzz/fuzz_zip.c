@@ -3,7 +3,7 @@
 #include "tests/fuzz/guarded_input.h"
 
 #include "shard/limits.h"
-#include "shard/zip.h"
+#include "shard/dcp/zip.h"
 
 static void check_fault(const struct fault *fault, int error, size_t size)
 {

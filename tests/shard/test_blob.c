@@ -6,7 +6,7 @@
 #include "support/safetensors_out.h"
 #include "support/sample.h"
 
-#include "shard/blob.h"
+#include "shard/safetensors/blob.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -3,8 +3,8 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/compare.h"
-#include "shard/convert.h"
+#include "shard/values/compare.h"
+#include "shard/values/convert.h"
 
 #include <float.h>
 #include <math.h>

@@ -7,7 +7,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 
 #include <math.h>
 #include <stdlib.h>

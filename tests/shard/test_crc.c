@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/crc.h"
+#include "shard/verify/crc.h"
 
 #include <stdlib.h>
 #include <string.h>

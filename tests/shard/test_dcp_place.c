@@ -4,7 +4,7 @@
 #include "support/catalog_out.h"
 #include "support/metadata_out.h"
 
-#include "shard/dcp.h"
+#include "shard/dcp/dcp.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
 #include "support/dice.h"
 #include "support/metadata_out.h"
 
-#include "shard/dcp.h"
+#include "shard/dcp/dcp.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
 #include "support/refusal.h"
 #include "support/zstd_out.h"
 
-#include "shard/decode.h"
+#include "shard/decode/decode.h"
 #include "shard/limits.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
 #include "support/dice.h"
 #include "support/folder.h"
 
-#include "shard/decoded_cache.h"
+#include "shard/decode/decoded_cache.h"
 #include "shard/io.h"
 #include "shard/limits.h"
 

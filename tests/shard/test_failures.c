@@ -10,9 +10,9 @@
 #include "support/sample.h"
 
 #include "shard/catalog_json.h"
-#include "shard/item.h"
+#include "shard/dcp/item.h"
 #include "shard/limits.h"
-#include "shard/object_json.h"
+#include "shard/dcp/object_json.h"
 
 #include <errno.h>
 #include <stdio.h>

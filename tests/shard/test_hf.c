@@ -7,7 +7,7 @@
 #include "support/refusal.h"
 #include "support/safetensors_out.h"
 
-#include "shard/hf.h"
+#include "shard/safetensors/hf.h"
 
 #include <errno.h>
 #include <inttypes.h>

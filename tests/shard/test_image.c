@@ -8,7 +8,7 @@
 #include "support/gallery.h"
 #include "support/header_in.h"
 
-#include "shard/convert.h"
+#include "shard/values/convert.h"
 #include "shard/image.h"
 
 #include <errno.h>

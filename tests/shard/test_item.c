@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/item_out.h"
 
-#include "shard/item.h"
+#include "shard/dcp/item.h"
 
 #include <errno.h>
 #include <stdio.h>

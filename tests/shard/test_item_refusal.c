@@ -5,7 +5,7 @@
 #include "support/dice.h"
 #include "support/item_out.h"
 
-#include "shard/item.h"
+#include "shard/dcp/item.h"
 
 #include <errno.h>
 #include <stdio.h>

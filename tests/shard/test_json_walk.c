@@ -5,7 +5,7 @@
 #include "support/put.h"
 #include "support/refusal.h"
 
-#include "shard/json_walk.h"
+#include "shard/safetensors/json_walk.h"
 #include "shard/limits.h"
 
 #include <errno.h>

@@ -5,7 +5,7 @@
 #include "support/put.h"
 
 #include "shard/limits.h"
-#include "shard/object_json.h"
+#include "shard/dcp/object_json.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #include "support/catalog_out.h"
 #include "support/world.h"
 
-#include "shard/safetensors.h"
+#include "shard/safetensors/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #include "support/refusal.h"
 
 #include "shard/limits.h"
-#include "shard/pickle.h"
+#include "shard/dcp/pickle.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
 #include "support/refusal.h"
 #include "support/safetensors_out.h"
 
-#include "shard/safetensors.h"
+#include "shard/safetensors/safetensors.h"
 
 #include <errno.h>
 #include <stdio.h>

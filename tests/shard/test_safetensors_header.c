@@ -4,7 +4,7 @@
 #include "support/catalog_out.h"
 #include "support/header_in.h"
 
-#include "shard/safetensors_header.h"
+#include "shard/safetensors/safetensors_header.h"
 
 #include <errno.h>
 #include <stdio.h>

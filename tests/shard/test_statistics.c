@@ -4,8 +4,8 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/convert.h"
-#include "shard/statistics.h"
+#include "shard/values/convert.h"
+#include "shard/values/statistics.h"
 
 #include <float.h>
 #include <math.h>

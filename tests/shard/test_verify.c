@@ -8,7 +8,7 @@
 #include "support/item_out.h"
 #include "support/metadata_out.h"
 
-#include "shard/verify.h"
+#include "shard/verify/verify.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -6,7 +6,7 @@
 #include "support/folder.h"
 #include "support/sample.h"
 
-#include "shard/verify.h"
+#include "shard/verify/verify.h"
 
 #include <errno.h>
 #include <string.h>

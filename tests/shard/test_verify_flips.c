@@ -8,7 +8,7 @@
 #include "support/folder.h"
 
 #include "shard/bytes.h"
-#include "shard/verify.h"
+#include "shard/verify/verify.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -5,7 +5,7 @@
 #include "support/dice.h"
 #include "support/item_out.h"
 
-#include "shard/verify_item.h"
+#include "shard/verify/verify_item.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #include "support/archive_out.h"
 
 #include "shard/limits.h"
-#include "shard/zip_check.h"
+#include "shard/dcp/zip_check.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
 #include "support/refusal.h"
 
 #include "shard/limits.h"
-#include "shard/zip.h"
+#include "shard/dcp/zip.h"
 
 #include <errno.h>
 #include <stdlib.h>

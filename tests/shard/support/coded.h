@@ -6,7 +6,7 @@
 
 #include "support/store.h"
 
-#include "shard/source_decoded.h"
+#include "shard/decode/source_decoded.h"
 
 enum { CODED_FILES = 3 };
 

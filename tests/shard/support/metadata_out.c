@@ -4,7 +4,7 @@
 #include "support/catalog_out.h"
 #include "support/test.h"
 
-#include "shard/dcp.h"
+#include "shard/dcp/dcp.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
 #ifndef SUPPORT_PICKLED_H
 #define SUPPORT_PICKLED_H
 
-#include "shard/pickle.h"
+#include "shard/dcp/pickle.h"
 
 /* The pickle at hand. */
 extern struct pickle pickle;

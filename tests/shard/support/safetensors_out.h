@@ -4,7 +4,7 @@
 #ifndef SUPPORT_SAFETENSORS_OUT_H
 #define SUPPORT_SAFETENSORS_OUT_H
 
-#include "shard/safetensors.h"
+#include "shard/safetensors/safetensors.h"
 
 /* Append a file with this header and @data_size bytes, each decided by its
  * place in the data. */
