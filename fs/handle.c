@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/handle.h"
 
+#include "fs/stored.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -177,7 +179,7 @@ static int open_stored(struct namespace *ns, struct node *node,
 	int error = handle ? 0 : -ENOMEM;
 
 	if (!error)
-		error = namespace_open_stored(ns, node, &handle->fd, &status);
+		error = stored_open(ns, node, &handle->fd, &status);
 	if (error == -ENOENT)
 		error = -ESTALE;
 	if (error)

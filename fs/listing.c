@@ -11,6 +11,8 @@
  */
 #include "fs/handle.h"
 
+#include "fs/stored.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -65,7 +67,7 @@ static bool entry_type(const struct namespace *ns, int folder,
 	if (fstatat(folder, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0)
 		return true;
 	*ret_type = status.st_mode & S_IFMT;
-	return !namespace_is_own(ns, &status);
+	return !stored_is_own(ns, &status);
 }
 
 /* What the store has; of a mirror, the folders only. */
@@ -149,10 +151,10 @@ static bool is_shown(const struct namespace *ns, int folder, const char *name)
 {
 	struct stat status;
 
-	if (!namespace_is_asset(name))
+	if (!asset_is_shown(name))
 		return false;
 	if (folder == ns->assets)
-		return namespace_asset_status(ns, name, &status) == 0;
+		return asset_status(ns, name, &status) == 0;
 	return fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       S_ISREG(status.st_mode);
 }

@@ -18,6 +18,7 @@
 #include "fs/handle.h"
 
 #include "fs/log.h"
+#include "fs/stored.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -67,7 +68,7 @@ static void log_hidden(const struct namespace *ns, const struct folder *folder)
 	int view;
 
 	for (view = 0; view < VIEW_COUNT; view++)
-		if (namespace_is_hidden(ns, folder->path, (enum view)view))
+		if (stored_hides(ns, folder->path, (enum view)view))
 			log_line(LOG_LEVEL_WARNING,
 				 "%s: a stored file hides the view %s",
 				 here(folder->path), view_names[view]);

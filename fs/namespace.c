@@ -19,10 +19,10 @@
 
 #include "fs/handle.h"
 #include "fs/log.h"
+#include "fs/stored.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,109 +33,6 @@
 static const char hidden_name[] = ".ckptfs";
 static const char views_name[] = "views";
 static const char hf_name[] = "model.safetensors";
-
-int namespace_join(const char *path, const char *name, char ret_path[4096])
-{
-	int size = snprintf(ret_path, 4096, "%s%s%s", path, *path ? "/" : "",
-			    name);
-
-	return size < 4096 ? 0 : -ENAMETOOLONG;
-}
-
-/* ---- the store ------------------------------------------------------------- */
-
-/*
- * The folder that @path lies in, which the caller closes unless it is the
- * root, and the last part of the path. Folders above are never left.
- */
-static int open_parent(int root, const char *path, int *ret_folder,
-		       const char **ret_name)
-{
-	const char *slash = strrchr(path, '/');
-	char copy[4096];
-
-	if (!slash) {
-		*ret_folder = root;
-		*ret_name = *path ? path : ".";
-		return 0;
-	}
-	if (slash - path >= (ptrdiff_t)sizeof(copy))
-		return -ENAMETOOLONG;
-	memcpy(copy, path, (size_t)(slash - path));
-	copy[slash - path] = '\0';
-	*ret_name = slash + 1;
-	return io_open_folder(root, copy, ret_folder);
-}
-
-static void close_parent(int root, int folder)
-{
-	if (folder != root)
-		close(folder);
-}
-
-bool namespace_is_own(const struct namespace *ns, const struct stat *status)
-{
-	uint64_t device = atomic_load(&ns->own_device);
-
-	return device && status->st_dev == device;
-}
-
-static int root_of(const struct namespace *ns, enum node_kind kind)
-{
-	return kind == NODE_ASSET ? ns->assets : ns->root;
-}
-
-/* The status of what @path names below a root, itself. */
-static int stored_status(const struct namespace *ns, int root,
-			 const char *path, struct stat *ret_status)
-{
-	const char *name;
-	int folder, error = open_parent(root, path, &folder, &name);
-
-	if (error)
-		return error;
-	error = fstatat(folder, name, ret_status, AT_SYMLINK_NOFOLLOW) < 0 ?
-		-errno : 0;
-	close_parent(root, folder);
-	return !error && namespace_is_own(ns, ret_status) ? -ENOENT : error;
-}
-
-int namespace_open_stored(const struct namespace *ns, const struct node *node,
-			  int *ret_fd, struct stat *ret_status)
-{
-	int root = root_of(ns, node->kind), folder, error;
-	const char *name;
-
-	error = open_parent(root, node->path, &folder, &name);
-
-	if (error)
-		return error;
-	error = node->kind == NODE_ASSET ?
-		io_open_linked(folder, name, ret_fd, ret_status) :
-		io_open(folder, name, ret_fd, ret_status);
-	close_parent(root, folder);
-	return error;
-}
-
-bool namespace_is_hidden(const struct namespace *ns, const char *path,
-			 enum view view)
-{
-	char name[4096];
-	struct stat status;
-
-	return namespace_join(path, view_names[view], name) ||
-	       stored_status(ns, ns->root, name, &status) == 0;
-}
-
-int namespace_asset_status(const struct namespace *ns, const char *name,
-			   struct stat *ret_status)
-{
-	if (ns->assets < 0)
-		return -ENOENT;
-	if (fstatat(ns->assets, name, ret_status, 0) < 0)
-		return -errno;
-	return S_ISREG(ret_status->st_mode) ? 0 : -ENOENT;
-}
 
 /* ---- attributes ------------------------------------------------------------ */
 
@@ -258,8 +155,8 @@ static int node_status(struct namespace *ns, struct node *node, bool nowait,
 	if (nowait && (!ns->in_memory || node->kind == NODE_ASSET))
 		return -EAGAIN;
 	error = node->kind == NODE_ASSET ?
-		namespace_asset_status(ns, node->path, &ret_found->status) :
-		stored_status(ns, ns->root, node->path, &ret_found->status);
+		asset_status(ns, node->path, &ret_found->status) :
+		stored_status(ns, node->path, &ret_found->status);
 	if (error)
 		return error == -ENOENT ? -ESTALE : error;
 	pin = pin_from_stat(&ret_found->status);
@@ -319,23 +216,6 @@ static int take_stored(struct namespace *ns, enum node_kind kind,
 	return 0;
 }
 
-bool namespace_is_asset(const char *name)
-{
-	static const char *const patterns[] = {
-		"*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py",
-	};
-	size_t i;
-
-	if (*name == '.' || strcmp(name, view_names[VIEW_JSON]) == 0 ||
-	    fnmatch("*.safetensors.index.json", name, 0) == 0 ||
-	    fnmatch("*.bin.index.json", name, 0) == 0)
-		return false;
-	for (i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++)
-		if (fnmatch(patterns[i], name, 0) == 0)
-			return true;
-	return false;
-}
-
 /* Beside the model: a file of the folder of assets, else of the
  * checkpoint. */
 static int lookup_asset(struct namespace *ns, struct live *live,
@@ -346,16 +226,16 @@ static int lookup_asset(struct namespace *ns, struct live *live,
 	char path[4096];
 	int error;
 
-	if (!namespace_is_asset(name))
+	if (!asset_is_shown(name))
 		return -ENOENT;
 	if (nowait)
 		return -EAGAIN;
-	if (namespace_asset_status(ns, name, &status) == 0)
+	if (asset_status(ns, name, &status) == 0)
 		return take_stored(ns, NODE_ASSET, name, &status, false,
 				   ret_found);
-	error = namespace_join(live->path, name, path);
+	error = stored_join(live->path, name, path);
 	if (!error)
-		error = stored_status(ns, ns->root, path, &status);
+		error = stored_status(ns, path, &status);
 	if (!error && !S_ISREG(status.st_mode))
 		error = -ENOENT;
 	return error ? error : take_stored(ns, NODE_FILE, path, &status, true,
@@ -491,9 +371,9 @@ static int lookup_in_folder(struct namespace *ns, struct node *parent,
 	char path[4096];
 
 	namespace_look(ns, parent->folder);
-	error = namespace_join(parent->path, name, path);
+	error = stored_join(parent->path, name, path);
 	if (!error)
-		error = stored_status(ns, ns->root, path, &status);
+		error = stored_status(ns, path, &status);
 	if (error == -ENOENT && view >= 0)
 		return lookup_view(ns, parent, (enum view)view, ret_found);
 	if (error)
@@ -532,25 +412,6 @@ void namespace_forget(struct namespace *ns, uint64_t inode, uint64_t count)
 }
 
 /* ---- links, attributes, the whole ------------------------------------------ */
-
-static int stored_link(struct namespace *ns, const char *path,
-		       struct array *out)
-{
-	char target[4096];
-	const char *name;
-	int folder, error = open_parent(ns->root, path, &folder, &name);
-	ssize_t size;
-
-	if (error)
-		return error;
-	size = readlinkat(folder, name, target, sizeof(target));
-	if (size < 0 || size == sizeof(target))
-		error = size < 0 ? -errno : -ENAMETOOLONG;
-	close_parent(ns->root, folder);
-	if (!error)
-		error = array_append(out, target, (size_t)size);
-	return error ? error : array_append(out, "", 1);
-}
 
 int namespace_link(struct namespace *ns, uint64_t inode, bool nowait,
 		   struct array *out)

@@ -130,24 +130,8 @@ bool listing_is_immutable(const struct listing *listing);
 int listing_next(struct listing *listing, uint64_t position, bool nowait,
 		 struct listed *ret_listed);
 
-/* ---- for handle.c and listing.c ------------------------------------------ */
+/* ---- for listing.c -------------------------------------------------------- */
 
-/* A view is hidden behind a stored file of its name. */
-bool namespace_is_hidden(const struct namespace *ns, const char *path,
-			 enum view view);
-/* Open the regular file of a node, as io_open. */
-int namespace_open_stored(const struct namespace *ns, const struct node *node,
-			  int *ret_fd, struct stat *ret_status);
-/* The status of a file in the folder of assets, through links. */
-int namespace_asset_status(const struct namespace *ns, const char *name,
-			   struct stat *ret_status);
-/* May hf/ show a stored file of this name? Configurations, tokenizers and
- * code: not tensors, nor what describes them. */
-bool namespace_is_asset(const char *name);
-/* Is this the folder of the store that the mount covers? */
-bool namespace_is_own(const struct namespace *ns, const struct stat *status);
-/* "@path/@name" below the store, or -ENAMETOOLONG. */
-int namespace_join(const char *path, const char *name, char ret_path[4096]);
 /* Attributes of a file of a view. -ENOENT, -EAGAIN, -errno. */
 int namespace_file_status(struct live *live, const struct view_file *file,
 			  bool nowait, struct stat *ret_status);
