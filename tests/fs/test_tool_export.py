@@ -8,11 +8,10 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import util
 from conftest import DATA
-from mounting import SLOW
 from tooling import BAD, FAILED, check_lost_output, check_usage, tool  # noqa
 
 ROOT = DATA / "fixtures"

@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 import util
 from mounting import SLOW, poll
 from test_tool_export import files_below, load, same
-from tooling import BAD, FAILED, Tool, tool  # noqa: F401
+from tooling import BAD, FAILED, tool  # noqa: F401
 
 FORMS = ["--safetensors", "--hf", "--npy"]
 each_form = pytest.mark.parametrize("form", FORMS)

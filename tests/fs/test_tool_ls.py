@@ -3,9 +3,7 @@
 import fnmatch
 import json
 import os
-import pathlib
 import pickle
-import random
 import re
 import shutil
 import subprocess
