@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tools/tool.h"
 
+#include "fs/tools/columns.h"
 #include "fs/tools/summary.h"
 #include "shard/catalog_json.h"
-#include "shard/json_text.h"
-#include "shard/name.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -21,7 +20,7 @@ struct ls {
 	const struct catalog *catalog;
 	const char *glob;
 	bool shards, json;
-	struct array line;		/* owned; at hand */
+	struct array line, cell;	/* owned; at hand */
 	size_t name_width, type_width, shape_width;
 	uint64_t matched;
 };
@@ -47,68 +46,31 @@ static const char help[] =
 
 /* ---- a line ------------------------------------------------------------ */
 
-static int print_type(const struct ls *ls, const struct catalog_entry *entry,
-		      struct array *out)
+/* Append @print's text for @entry as a column of @width. */
+static int print_cell(struct ls *ls, const struct catalog_entry *entry,
+		      int (*print)(const struct catalog *catalog,
+				   const struct catalog_entry *entry,
+				   struct array *out), size_t width)
 {
-	if (entry->flags & CATALOG_OBJECT)
-		return tool_print(out, "object");
-	if (entry->type_name_size)
-		return tool_print_text(catalog_text(ls->catalog,
-						    entry->type_name),
-				       entry->type_name_size, out);
-	return tool_print(out, "%s",
-			  dtype_info((enum dtype)entry->dtype)->name);
-}
+	int error;
 
-static int print_shape(const struct ls *ls, const struct catalog_entry *entry,
-		       struct array *out)
-{
-	struct box shape;
-
-	if (entry->flags & CATALOG_OBJECT)
-		return tool_print(out, "-");
-	catalog_written_shape(ls->catalog, entry, &shape);
-	return catalog_json_shape(&shape, out);
-}
-
-/* Characters from @start on: what would begin one is not a continuation. */
-static size_t count_characters(const struct array *text, size_t start)
-{
-	size_t i, count = 0;
-
-	for (i = start; i < text->size; i++)
-		count += (text->data[i] & 0xc0) != 0x80;
-	return count;
-}
-
-/* Blanks up to @width characters from @start on, and two more. */
-static int pad(struct array *out, size_t start, size_t width)
-{
-	size_t used = count_characters(out, start);
-
-	return tool_print(out, "%*s", (int)(used < width ? width - used : 0) +
-			  2, "");
+	ls->cell.size = 0;
+	error = print(ls->catalog, entry, &ls->cell);
+	if (!error)
+		error = columns_cell(&ls->cell, width, false, &ls->line);
+	return error ? error : tool_print(&ls->line, "  ");
 }
 
 static int print_line(struct ls *ls, const struct catalog_entry *entry)
 {
 	struct array *out = &ls->line;
-	size_t start = out->size;
 	char size[16];
-	int error = tool_print_name(ls->catalog, entry, out);
+	int error = print_cell(ls, entry, tool_print_name, ls->name_width);
 
 	if (!error)
-		error = pad(out, start, ls->name_width);
-	start = out->size;
+		error = print_cell(ls, entry, columns_type, ls->type_width);
 	if (!error)
-		error = print_type(ls, entry, out);
-	if (!error)
-		error = pad(out, start, ls->type_width);
-	start = out->size;
-	if (!error)
-		error = print_shape(ls, entry, out);
-	if (!error)
-		error = pad(out, start, ls->shape_width);
+		error = print_cell(ls, entry, columns_shape, ls->shape_width);
 	tool_format_size(entry->size, size);
 	if (!error)
 		error = tool_print(out, "%10s  %" PRIu32 " shard%s%s%s\n",
@@ -161,19 +123,11 @@ static uint64_t json_limit(const struct catalog *catalog)
 /* Keyed as a tensor is, as far as it has the same. */
 static int print_json_object(struct ls *ls, const struct catalog_entry *entry)
 {
-	const char *name = catalog_text(ls->catalog, entry->name);
 	struct array *out = &ls->line;
-	char encoded[NAME_ENCODED_MAX];
-	size_t size = name_encode(name, entry->name_size, encoded);
-	int error = tool_print(out, "{\"name\":");
+	int error = tool_print(out, "{");
 
 	if (!error)
-		error = json_text_string(out, name, entry->name_size);
-	if (!error)
-		error = tool_print(out, ",\"dtype\":\"object\",\"nbytes\":%"
-				   PRIu64 ",\"file\":", entry->size);
-	if (!error)
-		error = json_text_string(out, encoded, size);
+		error = columns_json(ls->catalog, entry, out);
 	if (!error)
 		error = tool_print(out, ",\"shards\":");
 	if (!error)
@@ -203,7 +157,7 @@ static uint64_t entry_count(const struct ls *ls)
 
 static void widen(size_t *width, const struct array *text, size_t limit)
 {
-	size_t count = count_characters(text, 0);
+	size_t count = columns_width(text);
 
 	if (count > limit)
 		count = limit;
@@ -227,11 +181,11 @@ static int measure(struct ls *ls)
 		widen(&ls->name_width, &ls->line, NAME_WIDTH_MAX);
 		ls->line.size = 0;
 		if (!error)
-			error = print_type(ls, entry, &ls->line);
+			error = columns_type(ls->catalog, entry, &ls->line);
 		widen(&ls->type_width, &ls->line, TYPE_WIDTH_MAX);
 		ls->line.size = 0;
 		if (!error)
-			error = print_shape(ls, entry, &ls->line);
+			error = columns_shape(ls->catalog, entry, &ls->line);
 		widen(&ls->shape_width, &ls->line, SHAPE_WIDTH_MAX);
 	}
 	return error;
@@ -296,6 +250,7 @@ static enum tool_status list(struct ls *ls, const char *path)
 	ls->catalog = checkpoint->catalog;
 	error = print_all(ls, path);
 	array_finish(&ls->line);
+	array_finish(&ls->cell);
 	checkpoint_close(checkpoint);
 	if (error && error != -EIO)
 		return tool_fail(&tool_ls, "%s: %s", path, strerror(-error));
