@@ -239,12 +239,13 @@ bool group_root(const struct catalog *catalog, const char *key,
 }
 
 int group_image(const struct checkpoint *checkpoint,
-		const struct group *group, struct image **ret_image)
+		const struct group *group, bool whole,
+		struct image **ret_image)
 {
 	const struct catalog *catalog = checkpoint->catalog;
 	struct array parts = { .data = NULL };
 	uint64_t i;
-	int error = 0;
+	int error = whole && catalog->origin.lost ? -EIO : 0;
 
 	for (i = 0; i < catalog->tensor_count && !error; i++) {
 		const struct catalog_entry *entry = catalog_entry(catalog, i);
@@ -257,7 +258,8 @@ int group_image(const struct checkpoint *checkpoint,
 			continue;
 		/* Who maps the file dies of a read that fails. */
 		part.left_out = !checkpoint_has(checkpoint, entry);
-		error = array_append(&parts, &part, sizeof(part));
+		error = whole && part.left_out ? -EIO :
+			array_append(&parts, &part, sizeof(part));
 	}
 	if (!error)
 		error = image_safetensors(catalog, (const void *)parts.data,

@@ -42,8 +42,10 @@ bool group_find(const struct catalog *catalog, const char *name, size_t size,
 bool group_root(const struct catalog *catalog, const char *key,
 		struct group *ret_group);
 
-/* The file, without what cannot be read: as image_safetensors. */
+/* The file, without what cannot be read: as image_safetensors. If it is to be
+ * @whole, -EIO when something cannot, or is not there at all. */
 int group_image(const struct checkpoint *checkpoint,
-		const struct group *group, struct image **ret_image);
+		const struct group *group, bool whole,
+		struct image **ret_image);
 
 #endif

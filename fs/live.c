@@ -195,7 +195,9 @@ void live_status(const struct live *live, mode_t type, uint64_t size,
 		.st_blksize = 1024 * 1024,
 	};
 	if (type == S_IFDIR)
-		mode |= (mode & 0444) >> 2; /* who may read may search */
+		/* Who may read may search. Nobody can write here, but copies
+		 * of the folder should be the owner's to change. */
+		mode |= (mode & 0444) >> 2 | 0200;
 	else if (type == S_IFLNK)
 		mode = 0777;
 	ret_status->st_mode = type | mode;

@@ -27,6 +27,7 @@ struct live {
 	uint64_t references;		/* guarded by the namespace's lock */
 	struct live *next;		/* likewise */
 	atomic_bool retired;		/* the store has something else now */
+	atomic_bool refused;		/* that hf/ has no model was said */
 	_Atomic uint64_t *sizes;	/* owned; bytes of each object's NAME.pt
 					 * and NAME.json, where that must be
 					 * found out: see live_object_size */

@@ -74,6 +74,17 @@ static void log_hidden(const struct namespace *ns, const struct folder *folder)
 				 here(folder->path), view_names[view]);
 }
 
+static void log_root(const struct namespace *ns, const struct folder *folder,
+		     const struct checkpoint *checkpoint)
+{
+	struct group group;
+
+	if (ns->hf_root &&
+	    !group_root(checkpoint->catalog, ns->hf_root, &group))
+		log_line(LOG_LEVEL_WARNING, "%s: nothing is below %s: no model in hf/",
+			 here(folder->path), ns->hf_root);
+}
+
 /* The checkpoint that is in @fd now, if it is one that can be read. */
 static struct checkpoint *open_checkpoint(const struct namespace *ns,
 					  struct folder *folder, int fd)
@@ -149,8 +160,10 @@ static struct live *look_locked(struct namespace *ns, struct folder *folder)
 	    nodes_set_live(&ns->nodes, folder, checkpoint, &old))
 		log_line(LOG_LEVEL_ERROR, "%s: out of memory",
 			 here(folder->path));
-	if (checkpoint)
+	if (checkpoint) {
 		log_hidden(ns, folder);
+		log_root(ns, folder, checkpoint);
+	}
 put_live:
 	if (live)
 		nodes_put_live(&ns->nodes, live);

@@ -242,6 +242,22 @@ static int lookup_asset(struct namespace *ns, struct live *live,
 					   ret_found);
 }
 
+/*
+ * Of what hf/ shows nothing may be missing: transformers would go on with
+ * random weights.
+ */
+static int make_group(struct live *live, struct view_file *file)
+{
+	bool whole = file->view == VIEW_HF;
+	int error = group_image(live->checkpoint, &file->group, whole,
+				&file->image);
+
+	if (error == -EIO && whole && !atomic_exchange(&live->refused, true))
+		log_line(LOG_LEVEL_ERROR, "%s%shf/%s: tensors are missing or cannot be read",
+			 live->path, *live->path ? "/" : "", hf_name);
+	return error;
+}
+
 /* A slice, or a group, whose image is made when it is new. */
 static int lookup_named(struct namespace *ns, struct live *live,
 			const char *name, struct view_file *file, bool nowait,
@@ -253,9 +269,7 @@ static int lookup_named(struct namespace *ns, struct live *live,
 
 	if (!node) {
 		if (file->grouped)
-			error = nowait ? -EAGAIN :
-				group_image(live->checkpoint, &file->group,
-					    &file->image);
+			error = nowait ? -EAGAIN : make_group(live, file);
 		if (!error)
 			node = nodes_get_named(&ns->nodes, live, name, file);
 		image_put(file->image);

@@ -18,12 +18,18 @@ const struct catalog_entry *catalog_entry(const struct catalog *catalog,
 	       index;
 }
 
+const struct catalog_shard *catalog_shard_at(const struct catalog *catalog,
+					     uint64_t index)
+{
+	return (const struct catalog_shard *)at(catalog, catalog->shards) +
+	       index;
+}
+
 const struct catalog_shard *catalog_shard(const struct catalog *catalog,
 					  const struct catalog_entry *entry,
 					  uint64_t index)
 {
-	return (const struct catalog_shard *)at(catalog, catalog->shards) +
-	       entry->first_shard + index;
+	return catalog_shard_at(catalog, entry->first_shard + index);
 }
 
 const struct catalog_file *catalog_file(const struct catalog *catalog,

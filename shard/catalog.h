@@ -56,6 +56,8 @@ struct catalog_origin {
 	/* The releases of torch that write such metadata, 100 * major + minor;
 	 * 0: not known, or without an end. */
 	uint16_t torch_first, torch_last;
+	uint64_t lost;		/* tensors that an index names, and that are in
+				 * no file: nobody knows more of them */
 };
 
 struct catalog_entry {
@@ -119,6 +121,9 @@ const struct catalog_entry *catalog_entry(const struct catalog *catalog,
 const struct catalog_shard *catalog_shard(const struct catalog *catalog,
 					  const struct catalog_entry *entry,
 					  uint64_t index);
+/* Shard @index of all, holes too. */
+const struct catalog_shard *catalog_shard_at(const struct catalog *catalog,
+					     uint64_t index);
 const struct catalog_file *catalog_file(const struct catalog *catalog,
 					uint64_t index);
 /* Bytes at @offset of the blob. */

@@ -59,6 +59,35 @@ static void note_newer(const struct checkpoint *c,
 			  newer, marker->name);
 }
 
+static bool pin_holds(const struct pin *pin, const struct catalog_shard *shard)
+{
+	return shard->offset <= pin->size &&
+	       shard->size <= pin->size - shard->offset;
+}
+
+/* The most common damage: a copy that was cut off, or a full disk. Shards of
+ * one file stand together mostly; each such run is noted once. */
+static void note_short(const struct checkpoint *c,
+		       struct checkpoint_report *report)
+{
+	uint32_t last = CATALOG_NO_FILE;
+	uint64_t i;
+
+	for (i = 0; i < c->catalog->shard_count; i++) {
+		const struct catalog_shard *shard =
+			catalog_shard_at(c->catalog, i);
+
+		if (shard->file == CATALOG_NO_FILE || shard->file == last ||
+		    c->pins[shard->file].inode == 0 ||
+		    pin_holds(&c->pins[shard->file], shard))
+			continue;
+		last = shard->file;
+		notes_add(&report->notes,
+			  "%s: ends too early: some of what it should hold cannot be read",
+			  file_path(c, last));
+	}
+}
+
 static int pin_data(struct checkpoint *c, struct checkpoint_report *report)
 {
 	uint64_t i;
@@ -70,10 +99,11 @@ static int pin_data(struct checkpoint *c, struct checkpoint_report *report)
 			return refuse(c, report, error, strerror(-error));
 		if (error)
 			notes_add(&report->notes,
-				  "%s: %s, what it holds cannot be read",
+				  "%s: what it holds cannot be read: %s",
 				  file_path(c, i), strerror(-error));
 	}
 	note_newer(c, report);
+	note_short(c, report);
 	return 0;
 }
 
@@ -187,7 +217,8 @@ bool checkpoint_has(const struct checkpoint *checkpoint,
 		const char *chain;
 		size_t size;
 
-		if (checkpoint->pins[shard->file].inode == 0)
+		if (checkpoint->pins[shard->file].inode == 0 ||
+		    !pin_holds(&checkpoint->pins[shard->file], shard))
 			return false;
 		if (!(shard->flags & CATALOG_TRANSFORMED))
 			continue;

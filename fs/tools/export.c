@@ -236,7 +236,8 @@ static const char *take_option(struct command_line *line, int option,
 		       "--dtype is bf16, f16 or f32";
 	case OPTION_FILE_SIZE:
 		line->file_size = true;
-		return tool_parse_size(value, &line->options.file_size_max) ?
+		return tool_parse_size(value, &line->options.file_size_max) &&
+		       line->options.file_size_max > 0 ?
 		       NULL : "--max-shard-size needs a size, such as 5GB";
 	case OPTION_JSON:
 		line->json = true;

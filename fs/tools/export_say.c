@@ -77,6 +77,12 @@ bool export_explain_obstacles(const struct export_plan *plan, int *ret_error)
 	uint64_t count = 0, i;
 
 	*ret_error = 0;
+	if (plan->catalog->origin.lost) {
+		tool_fail(&tool_export, "%s: %" PRIu64
+			  " tensors that the index names are in no file",
+			  plan->options->source, plan->catalog->origin.lost);
+		count = 1;
+	}
 	for (i = 0; i < export_part_count(parts) && !*ret_error; i++) {
 		text.size = 0;
 		*ret_error = print_obstacle(plan, catalog_entry(plan->catalog,

@@ -227,6 +227,9 @@ int tool_open_report(const struct tool *tool, const char *path,
 		error = explain_absence(tool, path, place.folder);
 	else
 		explain(tool, path, &place, report, error);
+	if (error && place.file && !has_suffix(path, ".safetensors"))
+		tool_fail(tool, "%s: only a safetensors file can stand for a checkpoint; of all others name the folder",
+			  path);
 	if (ret_report)
 		*ret_report = *report;
 finish:

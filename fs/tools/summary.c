@@ -261,5 +261,6 @@ void summary_finish(struct summary *summary)
 
 bool summary_is_complete(const struct summary *summary)
 {
-	return !summary->incomplete && !summary->missing && !summary->cut;
+	return !summary->incomplete && !summary->missing && !summary->cut &&
+	       !summary->checkpoint->catalog->origin.lost;
 }

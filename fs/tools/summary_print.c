@@ -178,6 +178,7 @@ static int print_orphans(const struct summary *s, struct array *out)
 
 static int print_state(const struct summary *s, struct array *out)
 {
+	uint64_t lost = s->checkpoint->catalog->origin.lost;
 	int error;
 
 	if (summary_is_complete(s))
@@ -186,6 +187,9 @@ static int print_state(const struct summary *s, struct array *out)
 	if (!error && s->incomplete)
 		error = tool_print(out, ", %" PRIu64 " tensor%s with holes",
 				   s->incomplete, plural(s->incomplete));
+	if (!error && lost)
+		error = tool_print(out, ", %" PRIu64 " tensor%s of the index in no file",
+				   lost, plural(lost));
 	if (!error && s->missing)
 		error = tool_print(out, ", %" PRIu64 " file%s missing",
 				   s->missing, plural(s->missing));
@@ -317,8 +321,9 @@ int summary_json(const struct summary *summary, struct array *out)
 		error = put_names("leftovers", &summary->leftovers, out);
 	if (error)
 		return error;
-	return tool_print(out, ",\"incomplete\":%" PRIu64
-			  ",\"state\":\"%s\"}}\n", summary->incomplete,
+	return tool_print(out, ",\"lost\":%" PRIu64 ",\"incomplete\":%" PRIu64
+			  ",\"state\":\"%s\"}}\n", catalog->origin.lost,
+			  summary->incomplete,
 			  summary_is_complete(summary) ? "complete" :
 							 "incomplete");
 }

@@ -278,6 +278,21 @@ static int verify_all(struct verifier *v, const struct checkpoint *checkpoint,
 	return !error && v->failed ? -ENOMEM : error;
 }
 
+/* Of what an index names and no file has there is nothing but the number. */
+static void print_lost(struct verifier *v, uint64_t count)
+{
+	char detail[32];
+
+	if (count == 0)
+		return;
+	snprintf(detail, sizeof(detail), "%" PRIu64, count);
+	print_fault(v, &(struct verify_fault){
+		.kind = VERIFY_MISSING,
+		.reason = "tensors that the index names are in no file",
+		.detail = detail,
+	});
+}
+
 static enum tool_status verify_path(struct verifier *v)
 {
 	struct verify_summary summary = { .tensor_count = 0 };
@@ -301,8 +316,10 @@ static enum tool_status verify_path(struct verifier *v)
 	free(report);
 	if (error)
 		return tool_open_status(error);
+	print_lost(v, checkpoint->catalog->origin.lost);
 	v->catalog = checkpoint->catalog;
 	error = verify_all(v, checkpoint, &summary);
+	summary.fault_count += checkpoint->catalog->origin.lost > 0;
 	checkpoint_close(checkpoint);
 	if (error == -ESTALE)
 		return tool_fail(&tool_verify, "%s: changed while it was verified",

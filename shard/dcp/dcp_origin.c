@@ -55,12 +55,12 @@ static struct catalog_origin judge_modules(const struct dcp_index *index)
 	/* Megatron has a class of its own for the root. */
 	if (is_of_module(p, p->root, old) ||
 	    (index->names.size > 0 && is_of_module(p, names[0].value, old)))
-		return (struct catalog_origin){ CATALOG_DCP, 113, 113 };
+		return (struct catalog_origin){ CATALOG_DCP, 113, 113, 0 };
 	if (!find_properties(index, &properties))
-		return (struct catalog_origin){ CATALOG_DCP, 200, 203 };
+		return (struct catalog_origin){ CATALOG_DCP, 200, 203, 0 };
 	if (is_of_module(p, properties, old))
-		return (struct catalog_origin){ CATALOG_DCP, 200, 202 };
-	return (struct catalog_origin){ CATALOG_DCP, 203, 203 };
+		return (struct catalog_origin){ CATALOG_DCP, 200, 202, 0 };
+	return (struct catalog_origin){ CATALOG_DCP, 203, 203, 0 };
 }
 
 struct catalog_origin dcp_origin(const struct dcp_index *index, bool local)
@@ -69,16 +69,16 @@ struct catalog_origin dcp_origin(const struct dcp_index *index, bool local)
 	struct pickle_value value, modules;
 
 	if (local)
-		return (struct catalog_origin){ CATALOG_DCP_LOCAL, 209, 0 };
+		return (struct catalog_origin){ CATALOG_DCP_LOCAL, 209, 0, 0 };
 	if (dcp_attribute(p, p->root, "version", &value))
-		return (struct catalog_origin){ CATALOG_DCP, 209, 0 };
+		return (struct catalog_origin){ CATALOG_DCP, 209, 0, 0 };
 	if (!dcp_attribute(p, p->root, "storage_meta", &value))
 		return judge_modules(index);
 	if (dcp_attribute(p, value, "modules", &modules))
-		return (struct catalog_origin){ CATALOG_DCP, 207, 208 };
+		return (struct catalog_origin){ CATALOG_DCP, 207, 208, 0 };
 	/* Other writers than torch's own may leave it None. */
 	return (struct catalog_origin){
-		CATALOG_DCP, 204, pickle_kind(p, value) == PICKLE_NONE ? 208 :
-									 206,
+		.format = CATALOG_DCP, .torch_first = 204,
+		.torch_last = pickle_kind(p, value) == PICKLE_NONE ? 208 : 206,
 	};
 }

@@ -29,6 +29,7 @@ struct reader {
 	struct name_table names;
 	struct array named;		/* struct named, of each name */
 	struct hf_index index;
+	uint64_t lost;		/* tensors of the index that are nowhere */
 };
 
 static int no_memory(const struct reader *r)
@@ -162,11 +163,8 @@ static void note_missing_files(struct reader *r)
 static void note_missing_tensors(struct reader *r)
 {
 	const uint32_t *file_of = (const void *)r->index.file_of.data;
-	uint64_t missing = r->index.tensors.count - r->names.count;
 	uint32_t i;
 
-	if (missing == 0)
-		return;
 	for (i = 0; i < r->index.tensors.count; i++) {
 		size_t size, file_size;
 		const char *name = name_table_name(&r->index.tensors, i,
@@ -176,6 +174,7 @@ static void note_missing_tensors(struct reader *r)
 
 		if (name_table_find(&r->names, name, size) >= 0)
 			continue;
+		r->lost++;
 		notes_add(r->notes, "%.*s: not in %.*s, where the index has it",
 			  size > 120 ? 120 : (int)size, name,
 			  file_size > 80 ? 80 : (int)file_size, file);
@@ -252,6 +251,13 @@ static int read_files(struct reader *r, const struct array *index)
 	int error = sharded ? collect_sharded(r) :
 		    index ? collect_indexed(r, index) : collect_plain(r);
 
+	/* Beside shards an index does not say which files count, but what
+	 * there is; one that cannot be read says nothing. */
+	if (sharded && index && !error &&
+	    !hf_index_read(index->data, index->size, &r->index, NULL))
+		note_missing_tensors(r);
+	if (!error)
+		origin.lost = r->lost;
 	catalog_builder_origin(r->builder, &origin);
 	for (i = 0; i < r->names.count && !error; i++)
 		error = add_tensor(r, i);

@@ -4,9 +4,11 @@ What the views show of such a checkpoint is compared with what safetensors
 reads from the stored files, or with the tensors that were saved.
 """
 
+import errno
 import json
 import math
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -210,6 +212,38 @@ def test_index_that_names_what_is_missing(ckpt, tmp_path):
     check_listing(mount.path, "a")
     mount.wait_log(r"ckptfs: warning: c\.safetensors: named in the index")
     mount.wait_log(r"ckptfs: warning: b: not in a\.safetensors")
+
+
+def test_index_is_a_promise(ckpt, binary, tmp_path):
+    """What an index names must be there: the commands say that it is not,
+    and hf/ has no model that is only half of one."""
+    source = tmp_path / "model"
+    write(source / "model-00001-of-00002.safetensors",
+          {"a": ("U8", [2], b"ab")})
+    (source / INDEX).write_text(index_of({
+        "a": "model-00001-of-00002.safetensors",
+        "b": "model-00002-of-00002.safetensors"}))
+
+    def run(*args):
+        return subprocess.run([binary, *args], capture_output=True, text=True,
+                              timeout=60)
+
+    for command in "ls", "verify":
+        done = run(command, source)
+        assert done.returncode == 1
+        assert "of the index in no file" in done.stdout or \
+            "missing: tensors that the index names" in done.stdout
+    summary = json.loads(run("ls", "--json", source).stdout.splitlines()[-1])
+    assert summary["summary"]["lost"] == 1
+    assert summary["summary"]["state"] == "incomplete"
+    done = run("export", source, tmp_path / "out", "--safetensors")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    mount = ckpt(source, expect_log=[
+        "ckptfs: warning: ", "hf/model.safetensors: tensors are missing"])
+    assert (mount.path / "tensors" / "a").read_bytes() == b"ab"
+    with pytest.raises(OSError) as error:
+        open(mount.path / "hf" / "model.safetensors")
+    assert error.value.errno == errno.EIO
 
 
 def test_without_an_index(ckpt, tmp_path):

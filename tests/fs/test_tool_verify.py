@@ -285,11 +285,11 @@ def test_files_that_are_cut_or_gone(tool, store):
     held = {k: i for k, i in items.items() if i.relative_path == name}
     last = max(held, key=lambda k: held[k].offset)
     os.truncate(folder / name, (folder / name).stat().st_size - 1)
-    faults, _ = run(tool, folder, status=BAD)
+    faults, _ = run(tool, folder, status=BAD, notes=True)
     assert [(f[0], int(f[3]), f[4]) for f in faults] == [
         (last[0], held[last].offset, "size")]
     os.truncate(folder / name, 0)
-    faults, _ = run(tool, folder, status=BAD)
+    faults, _ = run(tool, folder, status=BAD, notes=True)
     assert sorted((f[0], int(f[3]), f[4]) for f in faults) == sorted(
         (k[0], i.offset, "size") for k, i in held.items())
     os.unlink(folder / name)

@@ -88,8 +88,8 @@ def hf(tmp_path_factory):
 @pytest.fixture
 def step(hf, ckpt):
     """step(name, options) -> the folder of a mounted checkpoint."""
-    yield lambda name, options="": ckpt(hf.root,
-                                        options=options).path / name
+    yield lambda name, options="", expect_log=(): ckpt(
+        hf.root, options=options, expect_log=expect_log).path / name
     # Models that map the file, and are part of a cycle.
     gc.collect()
 
@@ -161,7 +161,8 @@ def test_shards_of_transformers(hf, ckpt, tmp_path, name):
 
 
 def test_a_root_that_is_not_there(hf, step):
-    mount = step("", "hf_root=app.model")
+    mount = step("", "hf_root=app.model",
+                 [r"ckptfs: warning: llama: nothing is below app\.model"])
     assert MODEL in os.listdir(mount / "llama-app" / "hf")
     assert sorted(os.listdir(mount / "llama" / "hf")) == ["config.json"]
     util.same_errno(util.errno_of(os.stat, mount / "llama" / "hf" / MODEL),

@@ -6,6 +6,8 @@ Nothing here may hang; each test has its timeout.
 """
 
 import concurrent.futures
+import errno
+import json
 import mmap
 import multiprocessing
 import os
@@ -353,3 +355,38 @@ def test_overwritten_while_mapped(changing):
         reader.wait()
     assert (reader.returncode, out) in ((0, "[1.0]\n"),
                                         (-signal.SIGBUS, ""))
+
+
+# What cannot be read
+
+def tensors_of(binary, step):
+    """What `ckptfs ls` says of each tensor."""
+    done = subprocess.run([binary, "ls", "--json", step], capture_output=True,
+                          text=True, timeout=60)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [line for line in lines
+            if "name" in line and line["dtype"] != "object"]
+
+@pytest.mark.parametrize("harm", ["gone", "short"])
+def test_damaged_files_are_not_mapped(ckpt, store, binary, harm):
+    """What is in a file that is missing or cut is left out of what clients
+    map, and hf/ has nothing rather than a part."""
+    step = store("torch-2.14.1/dtensor4", "step")
+    data = step / "__3_0.distcp"
+    lost = {entry["name"] for entry in tensors_of(binary, step)
+            if any(shard["file"] == data.name for shard in entry["shards"])}
+    if harm == "gone":
+        data.unlink()
+    else:
+        os.truncate(data, 100)
+    mount = ckpt(store.root, expect_log=["ckptfs: warning: ",
+                                   "hf/model.safetensors: tensors are missing"])
+    here = mount.path / "step"
+    with safe_open(here / "safetensors" / "model.safetensors", "pt") as file:
+        assert set(json.loads(file.metadata()["ckptfs.left_out"])) >= lost
+        assert lost and not lost & set(file.keys())
+        for name in file.keys():
+            file.get_tensor(name).clone()
+    with pytest.raises(OSError) as error:
+        open(here / "hf" / "model.safetensors")
+    assert error.value.errno == errno.EIO

@@ -137,7 +137,7 @@ static void check_image(const struct tree *tree, const struct group *group,
 			const bool found[MOST], size_t strip)
 {
 	struct reply *reply = reply_create();
-	struct pin there = { .inode = 1 };
+	struct pin there = { .inode = 1, .size = UINT64_MAX };
 	struct checkpoint checkpoint = { .catalog = tree->catalog,
 					 .pins = &there };
 	struct header_in header;
@@ -146,7 +146,7 @@ static void check_image(const struct tree *tree, const struct group *group,
 
 	assert_non_null(reply);
 	assert_true(tree->catalog->file_count <= 1);
-	assert_int_equal(group_image(&checkpoint, group, &image), 0);
+	assert_int_equal(group_image(&checkpoint, group, false, &image), 0);
 	assert_int_equal(image_read(image, NULL, 0, image_header_size(image),
 				    reply), 0);
 	header_in_parse(&header, reply->iov[0].iov_base,
