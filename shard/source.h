@@ -80,8 +80,8 @@ unsigned char *reply_scratch(struct reply *reply);
 /* A reply for bytes that are still to be converted; it copies. */
 struct reply *reply_inner(struct reply *reply);
 
-/* Add @size bytes at @data for @target bytes behind the base, valid until the reply is released. 0, or
- * -ENOBUFS. */
+/* Add @size bytes at @data for @target bytes behind the base, valid until the
+ * reply is released. 0, or -ENOBUFS. */
 int reply_borrow(struct reply *reply, uint64_t target, const void *data,
 		 uint64_t size);
 
