@@ -294,7 +294,8 @@ def test_overwritten_while_open(changing, name):
 
 def test_read_while_it_is_overwritten(changing):
     """PyTorch overwrites one file after the other: in between, a checkpoint is
-    of both. But each shard is of the old or of the new, never torn."""
+    of both, or lacks a shard, and then the tensor is left out and named. But
+    each shard is of the old or of the new, never torn."""
     folder, change = changing
     path = folder / MODEL
     size = header_size(path)
@@ -311,6 +312,8 @@ def test_read_while_it_is_overwritten(changing):
             except OSError as error:
                 if util.errno.errorcode[error.errno] not in GONE:
                     return str(error)
+                continue
+            if b"ckptfs.left_out" in data[:4096] and len(data) == 4096:
                 continue
             found = [shards.get(data[at:at + (1 << 20)])
                      for at in range(size, len(data), 1 << 20)]
