@@ -10,8 +10,12 @@ import numpy as np
 from safetensors.torch import load_file
 
 import util
+from mounting import poll
 from stfiles import (INDEX, pack, entry, pattern, write, check_bytes,
                      check_stored, sharding)
+
+SOON = 15               # seconds
+
 
 # What is no checkpoint
 
@@ -124,13 +128,6 @@ def test_hostile_indices(ckpt, tmp_path):
 
 # What changes
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + 15 * util.SLOW
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
 def test_a_file_that_is_being_written(ckpt, tmp_path):
     """No view before it is whole."""
     source = tmp_path / "store"
@@ -143,7 +140,7 @@ def test_a_file_that_is_being_written(ckpt, tmp_path):
     assert os.listdir(mount.path) == ["model.safetensors"]
     with open(path, "ab") as file:
         file.write(data[5000:])
-    wait_for(lambda: os.path.exists(mount.path / "tensors" / "w"),
+    poll(lambda: os.path.exists(mount.path / "tensors" / "w"), SOON,
              "the views of a whole file")
     assert (mount.path / "tensors" / "w").read_bytes() == pattern(100000)
 
@@ -159,7 +156,7 @@ def test_a_file_that_is_replaced(ckpt, tmp_path):
         other = write(source / "other", {"w": ("U8", [6000],
                                                pattern(6000, 2))})
         os.rename(other, path)
-        wait_for(lambda: name.stat().st_size == 6000, "the new file")
+        poll(lambda: name.stat().st_size == 6000, SOON, "the new file")
         assert name.read_bytes() == pattern(6000, 2)
         util.same_errno(util.errno_of(os.pread, old.fileno(), 10, 0),
                         "ESTALE")
@@ -179,13 +176,13 @@ def test_shards_that_come_and_go(ckpt, tmp_path):
     name = mount.path / "tensors" / "w"
     assert name.read_bytes() == bytes(range(4))
     last = shard(1, 4, 10)
-    wait_for(lambda: name.stat().st_size == 10, "the second shard")
+    poll(lambda: name.stat().st_size == 10, SOON, "the second shard")
     assert name.read_bytes() == bytes(range(10))
     last.unlink()
-    wait_for(lambda: name.stat().st_size == 4, "one shard less")
+    poll(lambda: name.stat().st_size == 4, SOON, "one shard less")
     (source / ".metadata").write_bytes(b"x")
     mount.expect_log.append(r"ckptfs: error: \.metadata: byte 0")
-    wait_for(lambda: not os.path.exists(name), "another marker")
+    poll(lambda: not os.path.exists(name), SOON, "another marker")
 
 
 def test_links_that_lead_away(ckpt, tmp_path):
