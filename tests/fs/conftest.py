@@ -22,6 +22,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from job import Job  # noqa: E402
 from mounting import LIVE, SLOW, Mount, remove_mounts_below  # noqa: E402
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
@@ -160,6 +161,40 @@ def ckpt(binary, tmp_path):
         faults += mount.finish()
     if faults:
         pytest.fail("\n".join(faults), pytrace=False)
+
+
+@pytest.fixture
+def job(binary, tmp_path):
+    """job(store, ranks, *, start=True, ...) -> Job; see there for the rest.
+
+    `store` is a pattern with %r; the mounts are mnt0, mnt1, ... of a folder.
+    """
+    jobs = []
+
+    def make(store, ranks, *, start=True, mount=None, seconds=30, **more):
+        point = mount or tmp_path / ("mounts%d" % len(jobs)) / "mnt%r"
+        made = Job(binary, store, point, tmp_path, ranks, **more)
+        jobs.append(made)
+        return made.start(seconds) if start else made
+
+    yield make
+
+    faults = []
+    for made in reversed(jobs):
+        faults += made.finish()
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    """Three hosts on one network; see hosts.py."""
+    import hosts as module
+    reason = module.missing()
+    if reason:
+        pytest.skip(reason)
+    with module.Hosts(3) as made:
+        yield made
 
 
 @pytest.fixture
