@@ -35,6 +35,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "timeout(seconds): how long one phase of the test may take")
     config.addinivalue_line(
+        "markers", "heavy: takes long; not run under sanitizers")
+    config.addinivalue_line(
         "markers", "concurrent: many readers at once; also run under TSan")
 
 
