@@ -46,6 +46,12 @@ def pytest_report_header(config):
         ", sanitizer " + os.environ["CKPTFS_SANITIZER"] if SLOW > 1 else "")
 
 
+def pytest_terminal_summary(terminalreporter):
+    module = sys.modules.get("test_faults")
+    for line in module.table() if module else ():
+        terminalreporter.write_line(line)
+
+
 class Watchdog:
     """Ends a phase that takes too long.
 

@@ -114,11 +114,12 @@ class Job:
     `store` and `mount` are patterns with %r.  `hosts` is None or a Hosts of
     hosts.py: then each rank runs on a host of its own.  `contexts` is a list
     of (ranks, options) for ranks that do not all have the same options, and
-    `programs` of their binaries.
+    `programs` of their binaries.  A line at error level must match one of
+    `expect_log`, each of which must be seen, or of `allow_log`.
     """
 
     def __init__(self, binary, store, mount, folder, ranks, *, options="",
-                 mpi=(), expect_log=(), transport=None, hosts=None,
+                 mpi=(), expect_log=(), allow_log=(), transport=None, hosts=None,
                  contexts=None, programs=None, args=()):
         self.name = "job%d-%d" % (os.getpid(), next(SERIAL))
         self.folder = pathlib.Path(folder) / self.name
@@ -138,6 +139,8 @@ class Job:
         self.log_file = self.folder / "log"
         self.expect_log = [expect_log] if isinstance(expect_log, str) \
             else list(expect_log)
+        self.allow_log = [allow_log] if isinstance(allow_log, str) \
+            else list(allow_log)
         self.env = environment(self.name, transport)
         # Open MPI's sockets lie here, and their paths may not be long.
         self.scratch = pathlib.Path("/tmp/ckptfs-" + self.name)
@@ -385,7 +388,8 @@ class Job:
         lines = self.log().splitlines()
         for line in lines:
             if BAD_LINE.search(line) and \
-                    not any(re.search(e, line) for e in self.expect_log):
+                    not any(re.search(e, line)
+                            for e in self.expect_log + self.allow_log):
                 faults.append("unexpected in the log: " + line)
         for regex in self.expect_log:
             if not any(re.search(regex, line) for line in lines):

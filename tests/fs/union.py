@@ -57,6 +57,15 @@ def read_or_errno(path):
         return error.errno
 
 
+def direct(path, size=1 << 20):
+    """The bytes of a file from the daemon, whatever the kernel has kept."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        return b"".join(iter(lambda: os.read(fd, size), b""))
+    finally:
+        os.close(fd)
+
+
 def attributes(path):
     """The attributes of a view file; the shards apart."""
     found = util.xattrs(path)
