@@ -14,6 +14,9 @@
 #   fuzz      the fuzz targets, built by clang, over their corpus
 #   clang     builds with clang, warnings are errors, and runs the unit tests
 #
+# And one that runs only when it is named:
+#   soak      ten minutes, or CKPTFS_SOAK seconds, of random use of four ranks
+#
 # What is needed is installed first, by scripts/setup.sh. Builds and logs go to
 # build/test. A part that cannot run counts as failed. A test may be skipped
 # only if scripts/allowed-skips.txt says so.
@@ -24,6 +27,7 @@ work=${CKPTFS_BUILD:-$top/build}/test
 venv=${CKPTFS_VENV:-$top/.venv}
 jobs=$(nproc)
 parts=(static release asan tsan fuzz clang)
+more_parts=(soak)
 
 # Sanitizers of this age do not start on kernels that randomize addresses
 # with many bits.
@@ -213,6 +217,12 @@ part_clang() {
 	unit_tests "$work/clang"
 }
 
+part_soak() {
+	build gcc -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release || return
+	CKPTFS_SOAK=${CKPTFS_SOAK:-600} mount_tests "$work/gcc" "" \
+		fs/test_soak.py -rP
+}
+
 # No process of a binary that was built here, and no mount of one, may stay.
 left_behind() {
 	local entry exe found=0
@@ -235,7 +245,7 @@ left_behind() {
 wanted=("$@")
 [ $# -gt 0 ] || wanted=("${parts[@]}")
 for part in "${wanted[@]}"; do
-	case " ${parts[*]} " in
+	case " ${parts[*]} ${more_parts[*]} " in
 	*" $part "*) ;;
 	*)
 		sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' \
