@@ -108,6 +108,15 @@ def processes_of(tag, program):
     return found
 
 
+def place(file, target):
+    """The same file under another name, or a copy of it."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copy(file, target)
+    return target
+
+
 class Job:
     """mpirun, the watchers, the daemons, and one mount for each rank.
 
@@ -126,10 +135,9 @@ class Job:
         self.folder.mkdir()
         # A file of its own, by which its processes are known.
         self.program = os.path.realpath(self.folder) + "/ckptfs"
-        try:
-            os.link(binary, self.program)
-        except OSError:
-            shutil.copy(binary, self.program)
+        self.copies = [place(binary, self.program)] + [
+            place(module, self.folder / module.name)
+            for module in pathlib.Path(binary).parent.glob("ckptfs*.so")]
         self.ranks = ranks
         self.hosts = hosts
         self.stores = [self.at(store, r) for r in range(ranks)]
@@ -332,6 +340,22 @@ class Job:
         self.wait_nothing_left()
         return code
 
+    def end_well(self):
+        """Unmount every mount, after which mpirun has nothing left to do."""
+        for pid in self.processes():
+            if is_stopped(pid):
+                send(pid, signal.SIGCONT)
+        codes = [subprocess.run(["fusermount3", "-u", str(point)],
+                                capture_output=True).returncode
+                 for point in self.mounts if is_mounted(point)]
+        if self.proc.poll() is None and (any(codes) or
+                                         len(codes) < self.ranks):
+            self.end()
+        elif self.proc.poll() is None:
+            code = self.wait()
+            assert code == 0, "mpirun ended with %d" % code
+        self.wait_nothing_left()
+
     def abandon(self):
         """Kill everything, whatever its state."""
         self.abandoned = True
@@ -355,13 +379,7 @@ class Job:
         faults = []
         if self.proc is not None:
             try:
-                if self.proc.poll() is None:
-                    for pid in self.processes():
-                        if is_stopped(pid):
-                            send(pid, signal.SIGCONT)
-                    self.end()
-                else:
-                    self.wait_nothing_left()
+                self.end_well()
             except AssertionError as error:
                 faults.append(str(error))
             if faults or self.processes():
@@ -380,8 +398,9 @@ class Job:
             with contextlib.suppress(OSError):
                 os.unlink(file)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.unlink(self.program)
+        for file in self.copies:
+            with contextlib.suppress(OSError):
+                os.unlink(file)
 
     def check_log(self):
         faults = []
