@@ -207,7 +207,7 @@ static int add_numbers(struct catalog_builder *builder, unsigned width,
 static int measure(struct catalog_entry *entry, const struct box *shape,
 		   const uint64_t *written)
 {
-	uint64_t size = 1;
+	uint64_t size = 1, bits = dtype_info(entry->dtype)->bits;
 	bool empty = false;
 	unsigned i;
 
@@ -217,6 +217,9 @@ static int measure(struct catalog_entry *entry, const struct box *shape,
 		if (shape->size[i] > UINT32_MAX ||
 		    (written && written[i] > UINT32_MAX))
 			entry->width = 8;
+		if (written && written[i] > 0 &&
+		    __builtin_mul_overflow(bits, written[i], &bits))
+			return -E2BIG;
 		if (shape->size[i] == 0) {
 			empty = true;
 			continue;
@@ -260,7 +263,7 @@ int catalog_builder_begin(struct catalog_builder *builder,
 		error = array_append(&builder->names, tensor->path,
 				     (tensor->depth - 1) *
 				     sizeof(*tensor->path));
-	if (!error && tensor->type_name) {
+	if (!error && tensor->type_name_size > 0) {
 		entry->type_name_size = (uint32_t)tensor->type_name_size;
 		error = add_text(builder, tensor->type_name,
 				 tensor->type_name_size, &entry->type_name);
