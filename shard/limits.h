@@ -98,6 +98,11 @@
 /* Tensors, objects, shards and files of one checkpoint: 32-bit indices. */
 #define LIMIT_COUNT ((uint64_t)1 << 31)
 
+/* Slots in use one behind the other in a catalog's tables of names. Half of the
+ * slots are free: under a seed that nobody knew, 2^31 names make runs of about
+ * 120. Names that were chosen for a seed would make every look-up slow. */
+#define LIMIT_SLOT_RUN 1024
+
 /* Comparisons of two boxes that an overlap may cost us to find: about a second
  * of work. A mesh of 96 x 8 x 64 shards needs 2^24. */
 #define LIMIT_TILE_STEPS ((uint64_t)1 << 26)
