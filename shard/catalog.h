@@ -128,6 +128,8 @@ const struct catalog_shard *catalog_shard_at(const struct catalog *catalog,
 					     uint64_t index);
 const struct catalog_file *catalog_file(const struct catalog *catalog,
 					uint64_t index);
+/* Say which daemon's rank has a file, before anybody else uses the catalog. */
+void catalog_set_rank(struct catalog *catalog, uint64_t index, uint32_t rank);
 /* Bytes at @offset of the blob. */
 const char *catalog_text(const struct catalog *catalog, uint64_t offset);
 

@@ -119,6 +119,14 @@
  * element and a header's worth more. */
 #define LIMIT_READ_SIZE MIB
 
+/* Pieces that one rank asks another for at once: what the loop of a read
+ * gathers before it calls a source. */
+#define LIMIT_PIECES 16
+
+/* Bytes of a file that two ranks have which are compared: metadata and
+ * configurations; of larger ones the sizes are. */
+#define LIMIT_COMPARE_SIZE (16 * MIB)
+
 /* What is said to be wrong with one stored item: an archive of many records
  * that was overwritten would say it of each. */
 #define LIMIT_ITEM_FINDINGS 16
