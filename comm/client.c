@@ -171,6 +171,15 @@ static unsigned parent_of(const struct client *c, unsigned builder)
 	return rank > builder ? rank : builder;
 }
 
+/* No more memory than it takes in the end. */
+static int reserve(struct array *blob, uint64_t size)
+{
+	if (!array_add(blob, size))
+		return -ENOMEM;
+	blob->size = 0;
+	return 0;
+}
+
 /* One part of it, appended; the whole size goes to @ret_total. */
 static int fetch_part(struct client *c, unsigned rank,
 		      const struct catalog_part *part, struct array *blob,
@@ -187,9 +196,15 @@ static int fetch_part(struct client *c, unsigned rank,
 		error = -EPROTO;
 	if (!error) {
 		memcpy(ret_total, call.data, sizeof(*ret_total));
+		/* A catalog has the size of its metadata, about. */
+		if (*ret_total > 2 * LIMIT_METADATA_SIZE)
+			error = -EPROTO;
+	}
+	if (!error && blob->size == 0)
+		error = reserve(blob, *ret_total);
+	if (!error)
 		error = array_append(blob, call.data + sizeof(*ret_total),
 				     call.got - sizeof(*ret_total));
-	}
 	engine_end(c->engine, &call);
 	return error;
 }
@@ -207,9 +222,7 @@ static int fetch_catalog(struct client *c, unsigned rank,
 		error = fetch_part(c, rank, &part, blob, &total);
 		if (part.offset == 0)
 			first = total;
-		/* A catalog has the size of its metadata, about. */
-		if (!error && (total != first || blob->size > total ||
-			       total > 2 * LIMIT_METADATA_SIZE))
+		if (!error && (total != first || blob->size > total))
 			error = -EPROTO;
 	} while (!error && blob->size < total);
 	return error;

@@ -249,6 +249,12 @@ static void info(struct peers *peers, unsigned rank,
 	memcpy(ret_info->host, c->hellos[rank].host, sizeof(ret_info->host));
 }
 
+static void probe(struct peers *peers)
+{
+	if (is_ready(peers))
+		engine_probe(from_peers(peers)->client.engine);
+}
+
 /* ---- life ------------------------------------------------------------------ */
 
 static int init(struct cluster *c, const struct cluster_options *options)
@@ -269,6 +275,7 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	c->client.peers.wait_ready = wait_ready;
 	c->client.peers.is_ready = is_ready;
 	c->client.peers.info = info;
+	c->client.peers.probe = probe;
 	return c->store && c->settings && c->hellos ? error : -ENOMEM;
 }
 

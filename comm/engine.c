@@ -87,6 +87,7 @@ struct peer {
 	_Atomic int state;	/* enum peer_state */
 	/* The engine's thread's: */
 	uint64_t heard_ms, ping_ms;
+	uint64_t probe_ms;	/* when it was to be probed; 0: it is not */
 	unsigned greeted;	/* times, until it was heard from */
 	bool known;
 };
@@ -103,6 +104,7 @@ struct engine {
 	struct slot *free, *queued, **queued_end;	/* guarded by lock */
 	struct room *free_room, *queued_room, **queued_room_end;
 	bool stop;			/* guarded by lock */
+	atomic_bool probe;		/* somebody wants to know who is there */
 	_Atomic uint64_t wakeups;
 	struct peer *peers;		/* owned */
 	/* The thread's: */
@@ -230,6 +232,7 @@ static void set_state(struct engine *engine, unsigned rank,
 		return;
 	atomic_store(&peer->state, state);
 	peer->ping_ms = 0;
+	peer->probe_ms = 0;
 	if (state != PEER_UP)
 		fail_rank(engine, rank, is_gone(state));
 	if (engine->options.changed)
@@ -538,6 +541,34 @@ static void check_slots(struct engine *engine)
 	}
 }
 
+/* Has it been heard from since it was probed? */
+static void check_probe(struct engine *engine, unsigned rank)
+{
+	struct peer *peer = &engine->peers[rank];
+
+	if (peer->probe_ms == 0)
+		return;
+	if (peer->heard_ms >= peer->probe_ms)
+		peer->probe_ms = 0;
+	else if (now_ms(engine) >= peer->probe_ms +
+				   engine->options.deadline_ms)
+		set_state(engine, rank, PEER_SUSPECT);
+	else
+		ping(engine, rank);
+}
+
+static void begin_probe(struct engine *engine)
+{
+	unsigned i;
+
+	if (!atomic_exchange(&engine->probe, false))
+		return;
+	for (i = 0; i < engine->count; i++)
+		if (engine_state(engine, i) == PEER_UP &&
+		    engine->peers[i].probe_ms == 0)
+			engine->peers[i].probe_ms = now_ms(engine);
+}
+
 static void check_times(struct engine *engine)
 {
 	unsigned i;
@@ -546,8 +577,12 @@ static void check_times(struct engine *engine)
 		return;
 	engine->checked_ms = now_ms(engine);
 	check_slots(engine);
+	begin_probe(engine);
 	for (i = 0; i < engine->count; i++) {
 		enum peer_state state = engine_state(engine, i);
+
+		if (state == PEER_UP)
+			check_probe(engine, i);
 
 		if (state == PEER_SUSPECT)
 			ping(engine, i);
@@ -566,7 +601,9 @@ static int sleep_ms(const struct engine *engine)
 	for (i = 0; i < engine->count; i++) {
 		enum peer_state state = engine_state(engine, i);
 
-		if (state == PEER_SUSPECT && least < 0)
+		if ((state == PEER_SUSPECT ||
+		     (state == PEER_UP && engine->peers[i].probe_ms)) &&
+		    least < 0)
 			least = PING_MS;
 		/* Nobody can wake us there: look ourselves. */
 		if (state == PEER_UP && !bell_is_known(engine->bell, i) &&
@@ -590,6 +627,7 @@ static void fall_asleep(struct engine *engine)
 	queued = engine->queued || engine->queued_room ||
 		 (engine->stop && !engine->stop_ms);
 	pthread_mutex_unlock(&engine->lock);
+	queued |= atomic_load(&engine->probe);
 	if (!queued)
 		poll(fds, 2, sleep_ms(engine));
 	atomic_store(&engine->asleep, false);
@@ -699,6 +737,12 @@ void engine_stop(struct engine *engine)
 	pthread_mutex_unlock(&engine->lock);
 	if (write(engine->event, &one, sizeof(one)) < 0)
 		return;
+}
+
+void engine_probe(struct engine *engine)
+{
+	atomic_store(&engine->probe, true);
+	wake(engine);
 }
 
 static void init_peers(struct engine *engine)

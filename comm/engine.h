@@ -108,6 +108,10 @@ void engine_drop(struct engine_request *request);
 
 /* ---- looking --------------------------------------------------------------- */
 
+/* Find out in the background whether all are there: one that does not answer
+ * a ping within the deadline is suspect. Thread safe. */
+void engine_probe(struct engine *engine);
+
 enum peer_state engine_state(const struct engine *engine, unsigned rank);
 
 struct engine_counters {

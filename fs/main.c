@@ -396,6 +396,8 @@ int main(int argc, char **argv)
 	int status;
 
 	fill_standard_streams();
+	if (argc > 1 && strcmp(argv[1], "--wait") == 0)
+		return tool_wait(argc - 1, argv + 1);
 	if (argc > 1 && tool_run(argc - 1, argv + 1, &status))
 		return status;
 	if (options_parse(&args, &options))

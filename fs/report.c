@@ -237,7 +237,7 @@ static void put_peer_metrics(struct text *text, const struct report *report)
 {
 	struct peers *peers = report->ns->peers;
 	unsigned count = peers ? peers->count : 1, i;
-	struct peer_info info;
+	struct peer_info info = { .host = "" };
 
 	put_family(text, "ckptfs_rank_up", "gauge",
 		   "1 while the rank answers.");
@@ -245,8 +245,10 @@ static void put_peer_metrics(struct text *text, const struct report *report)
 		info.state = PEER_SELF;
 		if (peers)
 			peers->info(peers, i, &info);
-		put(text, "ckptfs_rank_up{rank=\"%u\",state=\"%s\"} %d\n", i,
-		    state_name(info.state),
+		if (info.state == PEER_SELF && !*info.host)
+			host_name(info.host);
+		put(text, "ckptfs_rank_up{rank=\"%u\",host=\"%s\",state=\"%s\"} %d\n",
+		    i, info.host, state_name(info.state),
 		    info.state == PEER_SELF || info.state == PEER_UP);
 	}
 }
@@ -300,6 +302,7 @@ static void make_metrics(struct text *text, const struct report *report)
 
 bool report_make(void *context, const char *name, struct array *out)
 {
+	const struct report *report = context;
 	struct text text = { .out = out };
 	bool status = strcmp(name, "status.json") == 0;
 
@@ -307,9 +310,12 @@ bool report_make(void *context, const char *name, struct array *out)
 		return false;
 	if (!out)
 		return true;
+	/* For whoever asks next. */
+	if (report->ns->peers)
+		report->ns->peers->probe(report->ns->peers);
 	if (status)
-		make_status(&text, context);
+		make_status(&text, report);
 	else
-		make_metrics(&text, context);
+		make_metrics(&text, report);
 	return !text.failed;
 }

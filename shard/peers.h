@@ -98,6 +98,8 @@ struct peers {
 	bool (*is_ready)(struct peers *peers);
 	void (*info)(struct peers *peers, unsigned rank,
 		     struct peer_info *ret_info);
+	/* Find out, in the background, whether all are still there. */
+	void (*probe)(struct peers *peers);
 
 	/* What @rank has in the folder @path, as lines of struct
 	 * stored_entry, sorted; appended to @out. @timeout_ms: how long at
