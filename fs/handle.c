@@ -27,6 +27,8 @@ struct handle {
 	int fd;				/* -1: none; owned unless in `live` */
 	bool immutable;			/* stored: `pin` must stay true */
 	struct pin pin;
+	bool remote;			/* stored by `rank`, elsewhere */
+	unsigned rank;
 	char *path;			/* owned; of a stored file */
 	uint64_t size;			/* bytes, but of a stored file */
 };
@@ -206,6 +208,61 @@ free_handle:
 	return error;
 }
 
+/* A stored file of another rank: nothing is open there. */
+static int open_remote(struct namespace *ns, struct node *node,
+		       struct opened *opened)
+{
+	struct handle *handle = create(node->inode);
+	struct stat status;
+	int error = handle ? stored_node_status(ns, node, &status) : -ENOMEM;
+
+	if (error == -ENOENT)
+		error = -ESTALE;
+	if (!error && !S_ISREG(status.st_mode))
+		error = -EINVAL;
+	if (!error)
+		handle->pin = pin_from_stat(&status);
+	if (!error && (handle->pin.device != node->pin.device ||
+		       handle->pin.inode != node->pin.inode ||
+		       (node->immutable &&
+			!pin_equal(&handle->pin, &node->pin))))
+		error = -ESTALE;
+	if (!error) {
+		handle->path = strdup(node->path);
+		error = handle->path ? 0 : -ENOMEM;
+	}
+	if (error) {
+		free(handle);
+		return error;
+	}
+	handle->remote = true;
+	handle->rank = node->rank;
+	handle->immutable = node->immutable;
+	enlist(ns, handle, NULL);
+	*opened = (struct opened){ .handle = handle,
+				   .keep_cache = node->immutable };
+	return 0;
+}
+
+/* MNT/.ckptfs/NAME, as it is now. */
+static int open_report(struct namespace *ns, struct node *node,
+		       struct opened *opened)
+{
+	struct handle *handle = create(node->inode);
+
+	if (!handle)
+		return -ENOMEM;
+	if (!ns->report(ns->report_context, node->path, &handle->text)) {
+		array_finish(&handle->text);
+		free(handle);
+		return -ENOMEM;
+	}
+	handle->size = handle->text.size;
+	enlist(ns, handle, NULL);
+	*opened = (struct opened){ .handle = handle, .direct = true };
+	return 0;
+}
+
 int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
 		   struct opened *ret_opened)
 {
@@ -219,10 +276,16 @@ int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
 	if (place.what == PLACE_VIEW && place.view == VIEW_JSON)
 		return open_tensors_json(ns, inode, place.live, nowait,
 					 ret_opened);
+	if (place.what == PLACE_NODE && place.node->kind == NODE_REPORT)
+		return open_report(ns, place.node, ret_opened);
 	if (place.what != PLACE_NODE || (place.node->kind != NODE_FILE &&
 					 place.node->kind != NODE_ASSET))
 		return -EISDIR;
-	return nowait ? -EAGAIN : open_stored(ns, place.node, ret_opened);
+	if (nowait)
+		return -EAGAIN;
+	return stored_is_remote(ns, place.node) ?
+	       open_remote(ns, place.node, ret_opened) :
+	       open_stored(ns, place.node, ret_opened);
 }
 
 void handle_hold(struct handle *handle)
@@ -241,7 +304,7 @@ void namespace_close(struct namespace *ns, struct handle *handle)
 	pthread_mutex_unlock(&ns->nodes.lock);
 	if (live)
 		nodes_put_live(&ns->nodes, live);
-	else
+	else if (handle->fd >= 0)
 		close(handle->fd);
 	image_put(handle->image);
 	array_finish(&handle->text);
@@ -294,6 +357,33 @@ static int read_file(struct namespace *ns, struct handle *handle,
 	return 0;
 }
 
+static int read_remote(struct namespace *ns, struct handle *handle,
+		       uint64_t size, uint64_t offset, struct reply *reply)
+{
+	const struct file_range range = {
+		.path = handle->path, .pin = handle->pin,
+		.exact = handle->immutable, .offset = offset,
+		.size = (uint32_t)size,
+	};
+	unsigned char *buffer = reply_buffer(reply);
+	size_t got;
+	int error;
+
+	if (!buffer)
+		return -ENOMEM;
+	if (reply->nowait) {
+		reply->lane = peers_read_lane(handle->rank);
+		return -EAGAIN;
+	}
+	error = ns->peers->file(ns->peers, handle->rank, &range, buffer, &got);
+	if (error)
+		return error == -ESTALE || error == -ENOMEM ? error : -EIO;
+	reply->peer_size = got;
+	reply->iov[0] = (struct iovec){ buffer, got };
+	reply->iov_count = got > 0;
+	return 0;
+}
+
 int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		   uint64_t offset, struct reply *reply)
 {
@@ -304,6 +394,8 @@ int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		size = LIMIT_READ_SIZE;
 	if (handle->fd >= 0)
 		return read_file(ns, handle, size, offset, reply);
+	if (handle->remote)
+		return read_remote(ns, handle, size, offset, reply);
 	if (offset >= handle->size)
 		return 0;
 	if (size > handle->size - offset)
@@ -323,7 +415,7 @@ void handle_describe(const struct handle *handle, char *text, size_t size)
 	const struct catalog_entry *entry;
 	char name[256];
 
-	if (!handle->live || handle->fd >= 0) {
+	if (!handle->live || handle->fd >= 0 || handle->remote) {
 		snprintf(text, size, "%s",
 			 handle->path ? handle->path : "tensors.json");
 		return;

@@ -100,6 +100,35 @@ static int add_stored(const struct namespace *ns, struct listing *listing,
 	return error;
 }
 
+/* What the union has; of a mirror, the folders only. */
+static int add_merged(const struct namespace *ns, struct listing *listing,
+		      const struct node *node, bool seen[VIEW_COUNT])
+{
+	bool mirror = node->kind == NODE_MIRROR;
+	struct merged *merged;
+	size_t i;
+	int view, error = merger_get(ns->merger, node->path, false, &merged);
+
+	if (error)
+		return error;
+	if (!merged->found)
+		error = -ESTALE;
+	for (i = 0; i < merged->count && !error; i++) {
+		const struct merged_entry *entry = &merged->entries[i];
+		mode_t type = entry->stored.mode & S_IFMT;
+
+		if (!*node->path && strcmp(entry->name, ".ckptfs") == 0)
+			continue;
+		view = view_from_name(entry->name);
+		if (view >= 0)
+			seen[view] = true;
+		if (!mirror || S_ISDIR(type))
+			error = add(listing, entry->name, type, 0);
+	}
+	merged_put(merged);
+	return error;
+}
+
 static int add_views(struct namespace *ns, struct listing *listing,
 		     const struct node *node, const bool seen[VIEW_COUNT])
 {
@@ -122,14 +151,12 @@ static int add_views(struct namespace *ns, struct listing *listing,
 	return error;
 }
 
-static int read_folder(struct namespace *ns, const struct node *node,
-		       struct listing *listing)
+static int add_own(struct namespace *ns, struct listing *listing,
+		   const struct node *node, bool seen[VIEW_COUNT])
 {
-	bool seen[VIEW_COUNT] = { false };
 	DIR *stream;
 	int fd, error;
 
-	namespace_look(ns, node->folder);
 	error = io_open_folder(ns->root, *node->path ? node->path : ".", &fd);
 	if (error)
 		return error == -ENOENT ? -ESTALE : error;
@@ -140,10 +167,20 @@ static int read_folder(struct namespace *ns, const struct node *node,
 		return error;
 	}
 	error = add_stored(ns, listing, node, stream, seen);
-	if (!error)
-		error = add_views(ns, listing, node, seen);
 	closedir(stream);
 	return error;
+}
+
+static int read_folder(struct namespace *ns, const struct node *node,
+		       struct listing *listing)
+{
+	bool seen[VIEW_COUNT] = { false };
+	int error;
+
+	namespace_look(ns, node->folder);
+	error = ns->merger ? add_merged(ns, listing, node, seen) :
+			     add_own(ns, listing, node, seen);
+	return error ? error : add_views(ns, listing, node, seen);
 }
 
 /* Is it a file that hf/ shows? Of the assets, also what a link leads to. */
@@ -189,6 +226,28 @@ static int add_assets(const struct namespace *ns, struct listing *listing,
 	return error;
 }
 
+/* The same of the union. */
+static int add_merged_assets(const struct namespace *ns,
+			     struct listing *listing, const char *path)
+{
+	struct merged *merged;
+	size_t i;
+	int error = merger_get(ns->merger, path, false, &merged);
+
+	if (error)
+		return error;
+	for (i = 0; i < merged->count && !error; i++) {
+		const struct merged_entry *entry = &merged->entries[i];
+
+		if (asset_is_shown(entry->name) &&
+		    S_ISREG(entry->stored.mode) &&
+		    !has_entry(listing, entry->name))
+			error = add(listing, entry->name, S_IFREG, 0);
+	}
+	merged_put(merged);
+	return error;
+}
+
 static int read_hf(struct namespace *ns, const struct live *live,
 		   struct listing *listing)
 {
@@ -200,7 +259,9 @@ static int read_hf(struct namespace *ns, const struct live *live,
 	if (!error && ns->assets >= 0)
 		error = add_assets(ns, listing, ns->assets);
 	if (!error)
-		error = add_assets(ns, listing, live->checkpoint->folder);
+		error = ns->merger ?
+			add_merged_assets(ns, listing, live->path) :
+			add_assets(ns, listing, live->checkpoint->folder);
 	return error;
 }
 
@@ -260,6 +321,10 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 	} else if (place.what == PLACE_NODE &&
 		   place.node->kind == NODE_HIDDEN) {
 		error = add(listing, "views", S_IFDIR, 0);
+		if (!error && ns->report)
+			error = add(listing, "status.json", S_IFREG, 0);
+		if (!error && ns->report)
+			error = add(listing, "metrics", S_IFREG, 0);
 	} else {
 		error = -ENOTDIR;
 	}

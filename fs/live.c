@@ -28,7 +28,7 @@ struct live *live_create(struct checkpoint *checkpoint, const char *path,
 {
 	uint64_t objects = checkpoint->catalog->object_count;
 	struct live *live = calloc(1, sizeof(*live));
-	struct stat status;
+	struct stat status = { .st_dev = 0 };
 
 	if (!live) {
 		checkpoint_close(checkpoint);
@@ -43,7 +43,8 @@ struct live *live_create(struct checkpoint *checkpoint, const char *path,
 	live->path = strdup(path);
 	live->sizes = calloc(2 * objects + 1, sizeof(*live->sizes));
 	if (!live->path || !live->sizes ||
-	    fstat(checkpoint->folder, &status) < 0) {
+	    (checkpoint->folder >= 0 &&
+	     fstat(checkpoint->folder, &status) < 0)) {
 		live_destroy(live);
 		return NULL;
 	}

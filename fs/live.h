@@ -23,7 +23,8 @@ struct live {
 	struct checkpoint *checkpoint;	/* owned; const */
 	char *path;			/* owned; of its folder; const */
 	uint64_t base, count;		/* of inode numbers; const */
-	uint64_t device, inode;		/* of its folder; const */
+	uint64_t device, inode;		/* of its folder, unless it is spread
+					 * over ranks; const */
 	uint64_t references;		/* guarded by the namespace's lock */
 	struct live *next;		/* likewise */
 	atomic_bool retired;		/* the store has something else now */

@@ -85,25 +85,44 @@ static void log_root(const struct namespace *ns, const struct folder *folder,
 			 here(folder->path), ns->hf_root);
 }
 
+/* Of the store's own, or of the union if there is one. */
+static int try_to_open(const struct namespace *ns, const struct folder *folder,
+		       int fd, struct checkpoint **checkpoint,
+		       struct checkpoint_report *report)
+{
+	struct checkpoint_options options = { .cache = ns->cache };
+
+	return ns->merger ?
+	       checkpoint_open_spread(ns->merger, ns->peers, folder->path,
+				      &options, checkpoint, report) :
+	       checkpoint_open(fd, &options, checkpoint, report);
+}
+
 /* The checkpoint that is in @fd now, if it is one that can be read. */
 static struct checkpoint *open_checkpoint(const struct namespace *ns,
 					  struct folder *folder, int fd)
 {
-	struct checkpoint_options options = { .cache = ns->cache };
 	struct checkpoint_report *report = malloc(sizeof(*report));
 	struct checkpoint *checkpoint = NULL;
-	uint64_t signature = checkpoint_signature(fd);
+	uint64_t signature = ns->merger ?
+		checkpoint_spread_signature(ns->merger, folder->path, false) :
+		checkpoint_signature(fd);
 	int error = -ESTALE, tries;
 
 	if (!report || signature == 0 || signature == folder->refused)
 		goto free_report;
 	for (tries = 0; tries < 3 && error == -ESTALE; tries++)
-		error = checkpoint_open(fd, &options, &checkpoint,
-					report);
+		error = try_to_open(ns, folder, fd, &checkpoint, report);
 	folder->refused = 0;
-	/* Gone, or still changing: the next look will see. */
-	if (error == -ENOENT || error == -ESTALE)
+	/* Gone, or still changing: the next look will see. What another rank
+	 * has refused, or does not tell, is said over there. */
+	if (error == -ENOENT || error == -ESTALE || error == -ESHUTDOWN)
 		goto free_report;
+	if (ns->merger && error && !*report->file) {
+		if (error == -EBADMSG)
+			folder->refused = signature;
+		goto free_report;
+	}
 	log_report(folder, report, error);
 	if (error == -EBADMSG || error == -E2BIG || io_is_missing(error))
 		folder->refused = signature;
@@ -150,12 +169,21 @@ static struct live *look_locked(struct namespace *ns, struct folder *folder)
 	struct checkpoint *checkpoint = NULL;
 	int fd = -1;
 
-	if (io_open_folder(ns->root, here(folder->path), &fd) < 0)
+	if (!ns->merger &&
+	    io_open_folder(ns->root, here(folder->path), &fd) < 0)
 		fd = -1;
-	if (fd >= 0 && is_current(live, fd))
+	if (ns->merger ? live && checkpoint_is_current(live->checkpoint,
+						       &live->cursor) :
+			 fd >= 0 && is_current(live, fd))
 		goto put_live;
-	if (fd >= 0)
+	if (fd >= 0 || ns->merger)
 		checkpoint = open_checkpoint(ns, folder, fd);
+	/* What could not be had just now is not gone. */
+	if (ns->merger && !checkpoint && live &&
+	    checkpoint_spread_signature(ns->merger, folder->path, false) ==
+		    live->checkpoint->spread->signature &&
+	    !checkpoint_is_stale(live->checkpoint))
+		goto put_live;
 	if ((checkpoint || live) &&
 	    nodes_set_live(&ns->nodes, folder, checkpoint, &old))
 		log_line(LOG_LEVEL_ERROR, "%s: out of memory",
@@ -184,13 +212,13 @@ static bool is_stale(struct namespace *ns, struct folder *folder)
 	return stale;
 }
 
-void namespace_look(struct namespace *ns, struct folder *folder)
+static void look(struct namespace *ns, struct folder *folder, bool again)
 {
 	struct live *old = NULL;
 	uint64_t now = now_ms();
 
 	pthread_mutex_lock(&folder->look_lock);
-	if (folder->looked_ms == 0 ||
+	if (again || folder->looked_ms == 0 ||
 	    now - folder->looked_ms >= LOOK_INTERVAL_MS ||
 	    is_stale(ns, folder)) {
 		old = look_locked(ns, folder);
@@ -200,4 +228,19 @@ void namespace_look(struct namespace *ns, struct folder *folder)
 	/* Dropping pages waits for reads of them, which may be waiting for a
 	 * thread that wants the lock. */
 	retire(ns, old);
+}
+
+void namespace_look(struct namespace *ns, struct folder *folder)
+{
+	look(ns, folder, false);
+}
+
+void namespace_look_again(struct namespace *ns, struct folder *folder)
+{
+	struct merged *merged;
+
+	if (ns->merger && merger_get(ns->merger, folder->path, true,
+				     &merged) == 0)
+		merged_put(merged);
+	look(ns, folder, true);
 }

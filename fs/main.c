@@ -3,18 +3,25 @@
  * ckptfs SOURCE MOUNTPOINT: the command line, and the staircase up and down.
  * A first argument that is a command's name makes it that command instead.
  * In the background, the daemon is forked off before anything else exists,
- * and the parent waits for its word that the mount answers.
+ * and the parent waits for its word that the mount answers. Under mpirun it
+ * stays in the foreground, and its parent is its watcher.
  */
 #define FUSE_USE_VERSION 314
+#include "comm/cluster.h"
+#include "comm/server.h"
 #include "fs/log.h"
 #include "fs/mount.h"
+#include "fs/options.h"
+#include "fs/pool.h"
+#include "fs/report.h"
+#include "fs/serve.h"
 #include "fs/tools/tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <fuse_opt.h>
-#include <stddef.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,145 +30,16 @@
 
 enum { EXIT_USAGE = 2 };
 
-struct options {
-	char *source, *path;	/* owned */
-	char *log;		/* owned */
-	char *name;		/* owned: fsname= */
-	char *decoded_cache;	/* owned: a size */
-	char *hf_root, *hf_assets; /* owned */
-	int foreground, debug, help, version;
-};
-
-#define OPTION(text, field) { text, offsetof(struct options, field), 1 }
-
-static const struct fuse_opt specs[] = {
-	OPTION("-f", foreground),
-	OPTION("-d", debug),
-	OPTION("debug", debug),
-	OPTION("-h", help),
-	OPTION("--help", help),
-	OPTION("-V", version),
-	OPTION("--version", version),
-	OPTION("log=%s", log),
-	OPTION("fsname=%s", name),
-	OPTION("decoded_cache=%s", decoded_cache),
-	OPTION("hf_root=%s", hf_root),
-	OPTION("hf_assets=%s", hf_assets),
-	/* What mount(8) and fstab(5) say to all file systems. */
-	FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("nouser", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("nofail", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("_netdev", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("rw", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_END
-};
-
-static const char help_text[] =
-"usage: ckptfs SOURCE MOUNTPOINT [-f] [-d] [-o options]\n"
-"       ckptfs COMMAND ...\n"
-"\n"
-"Mount the folder SOURCE, and every checkpoint in it (PyTorch distributed, or\n"
-"safetensors), so that each tensor is a file. Beside the stored files of a\n"
-"checkpoint stand:\n"
-"\n"
-"    tensors/NAME       the whole tensor: row-major, little-endian bytes\n"
-"    npy/NAME.npy       the same behind a NumPy header\n"
-"    f32/NAME.npy       floating types widened to float32\n"
-"    safetensors/KEY.safetensors\n"
-"                       all tensors below a key of the state dict\n"
-"    hf/                model.safetensors, for from_pretrained\n"
-"    objects/NAME.pt    what is not a tensor, as stored; NAME.json where it\n"
-"                       is plain data\n"
-"    tensors.json       names, types, shapes and shards of all tensors\n"
-"\n"
-"A slice is a name, too: tensors/NAME[0:1024,:]. The mount is read-only.\n"
-"\n"
-"    -f                 stay in the foreground\n"
-"    -d                 print every request; implies -f\n"
-"    -o log=FILE        append what is logged to FILE; in the background the\n"
-"                       system log has it otherwise\n"
-"    -o hf_root=KEY     the key of the state dict that hf/ shows: app.model\n"
-"    -o hf_assets=DIR   a folder of more files for hf/: config.json, tokenizer\n"
-"    -o decoded_cache=SIZE\n"
-"                       memory for stored items that are compressed: 1G, 512M\n"
-"    -o fsname=NAME     the source that /proc/mounts shows\n"
-"    -o allow_other     let other users in\n"
-"    -o auto_unmount    unmount when the daemon dies\n"
-"    -o ...             other options of mount(8) and fuse(8)\n"
-"    -h, --help         this text\n"
-"    -V, --version      the version\n"
-"\n"
-"Unmount with: fusermount3 -u MOUNTPOINT\n"
-"\n"
-"The commands need no mount; ckptfs COMMAND --help says more. A folder of such\n"
-"a name is mounted as ./NAME.\n"
-"\n";
-
-static void print_help(void)
-{
-	unsigned i;
-
-	fputs(help_text, stdout);
-	for (i = 0; tools[i]; i++)
-		printf("    %-18s %s\n", tools[i]->name, tools[i]->summary);
-}
-
-static int take_argument(void *data, const char *arg, int key,
-			 struct fuse_args *args)
-{
-	struct options *options = data;
-
-	(void)args;
-	if (key != FUSE_OPT_KEY_NONOPT)
-		return 1;
-	if (!options->source)
-		options->source = strdup(arg);
-	else if (!options->path)
-		options->path = strdup(arg);
-	else
-		return -1;
-	return 0;
-}
-
 static int usage(const char *what)
 {
 	fprintf(stderr, "ckptfs: %s; see ckptfs --help\n", what);
 	return EXIT_USAGE;
 }
 
-/* Commas and backslashes separate options: escape them. */
-static char *make_name_option(const char *name)
+static int explain(const char *what, int error)
 {
-	char *text = malloc(2 * strlen(name) + 16), *p;
-
-	if (!text)
-		return NULL;
-	p = text + sprintf(text, "-ofsname=");
-	for (; *name; name++) {
-		if (*name == ',' || *name == '\\')
-			*p++ = '\\';
-		*p++ = *name;
-	}
-	*p = '\0';
-	return text;
-}
-
-static int add_options(const struct options *options, struct fuse_args *args)
-{
-	char *name = make_name_option(options->name ? options->name :
-						      options->source);
-	int failed = !name || fuse_opt_add_arg(args, name) ||
-		     fuse_opt_add_arg(args, "-osubtype=ckptfs") ||
-		     fuse_opt_add_arg(args, "-odefault_permissions") ||
-		     fuse_opt_add_arg(args, "-omax_read=1048576") ||
-		     fuse_opt_add_arg(args, "-oro") ||
-		     (options->debug && fuse_opt_add_arg(args, "-d"));
-
-	free(name);
-	return failed ? -ENOMEM : 0;
+	fprintf(stderr, "ckptfs: %s: %s\n", what, strerror(-error));
+	return EXIT_FAILURE;
 }
 
 /* ---- the background -------------------------------------------------------- */
@@ -217,79 +95,258 @@ static void report_ready(void *context)
 	*report = -1;
 }
 
-/* ---- up and down ----------------------------------------------------------- */
+/* ---- other ranks ----------------------------------------------------------- */
 
-static int explain(const char *what, int error)
-{
-	fprintf(stderr, "ckptfs: %s: %s\n", what, strerror(-error));
-	return EXIT_FAILURE;
-}
-
-static bool parse_options(const struct options *options,
-			  struct namespace_options *ret)
-{
-	*ret = (struct namespace_options){
-		.decoded_cache = GIB,
-		.hf_root = options->hf_root, .hf_assets = options->hf_assets,
-	};
-	return !options->decoded_cache ||
-	       tool_parse_size(options->decoded_cache, &ret->decoded_cache);
-}
-
-static int serve(const struct options *options,
-		 const struct namespace_options *namespace_options,
-		 struct fuse_args *args, int report)
-{
-	struct mount_options mount_options = {
-		.source = options->source, .path = options->path,
-		.args = args->argv, .arg_count = args->argc,
-	};
+/* All that serves; what ranks need is NULL without them. */
+struct daemon {
+	const struct options *options;
 	struct namespace ns;
 	struct mount *mount;
+	struct cluster *cluster;
+	struct watch *watch;
+	struct peer_handlers handlers;
+	struct report report;
+};
+
+/* A request of another rank, for the pool. */
+struct request_job {
+	struct job job;		/* first: passed as this */
+	struct daemon *daemon;
+	struct engine_request *request;
+};
+
+static void run_request(struct job *job, struct reply *reply)
+{
+	struct request_job *r = (struct request_job *)job;
+
+	server_run(&r->daemon->handlers, r->request, reply);
+	free(r);
+}
+
+static void on_request(void *context, struct engine_request *request)
+{
+	struct daemon *daemon = context;
+	struct request_job *r = malloc(sizeof(*r));
+
+	if (!r) {
+		engine_drop(request);
+		return;
+	}
+	*r = (struct request_job){
+		.job = { .run = run_request,
+			 .lane = peers_serve_lane(request->rank) },
+		.daemon = daemon, .request = request,
+	};
+	if (pool_submit(mount_pool(daemon->mount), &r->job)) {
+		engine_drop(request);
+		free(r);
+	}
+}
+
+static void on_change(void *context, unsigned rank, enum peer_state state)
+{
+	static const char *const texts[] = {
+		[PEER_UP] = "answers again",
+		[PEER_SUSPECT] = "does not answer: what only it has cannot be read",
+		[PEER_LOST] = "is gone: what only it has cannot be read",
+		[PEER_LEFT] = "has left: what only it has cannot be read",
+	};
+	struct daemon *daemon = context;
+	struct peers *peers = cluster_peers(daemon->cluster);
+	struct peer_info info;
+
+	peers->info(peers, rank, &info);
+	if (texts[state])
+		log_line(state == PEER_UP || state == PEER_LEFT ?
+			 LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+			 "rank %u (%s) %s", rank, info.host, texts[state]);
+}
+
+static void on_start(void *context, const char *trouble)
+{
+	struct daemon *daemon = context;
+
+	if (!trouble)
+		return;
+	/* All ranks see the same; once is enough. */
+	if (daemon->options->rank == 0)
+		log_line(LOG_LEVEL_ERROR, "%s", trouble);
+	mount_fail(daemon->mount);
+}
+
+static void count_slots(void *context, uint64_t *ret_slots,
+			uint64_t *ret_quarantined)
+{
+	struct daemon *daemon = context;
+	struct engine_counters counters;
+
+	cluster_count(daemon->cluster, &counters);
+	*ret_slots = counters.slots;
+	*ret_quarantined = counters.quarantined;
+}
+
+/* What all ranks must have alike. */
+static void print_settings(const struct options *options, char text[256])
+{
+	snprintf(text, 256, "deadline=%g%s%s%s", options->deadline_ms / 1000.0,
+		 options->force_mpi ? ",force_mpi" : "",
+		 options->hf_root ? ",hf_root=" : "",
+		 options->hf_root ? options->hf_root : "");
+}
+
+static int join_ranks(struct daemon *daemon)
+{
+	const struct options *options = daemon->options;
+	char settings[256], *store = realpath(options->source, NULL);
+	struct cluster_options cluster = {
+		.rank = options->rank, .count = options->count,
+		.store = store, .store_fd = daemon->ns.root,
+		.version = CKPTFS_VERSION, .settings = settings,
+		.deadline_ms = options->deadline_ms,
+		.force_mpi = options->force_mpi, .watch = daemon->watch,
+		.serve = on_request, .changed = on_change,
+		.started = on_start, .context = daemon,
+	};
+	int error;
+
+	if (!store)
+		return -errno;
+	print_settings(options, settings);
+	serve_handlers(&daemon->ns, &daemon->handlers);
+	error = cluster_create(&cluster, &daemon->cluster);
+	if (!error)
+		error = namespace_join(&daemon->ns,
+				       cluster_peers(daemon->cluster));
+	free(store);
+	return error;
+}
+
+/* mpirun binds what it starts to a core, if that is one or two processes. A
+ * daemon has threads, unless somebody wants it otherwise. */
+static void undo_binding(void)
+{
+	cpu_set_t all;
+
+	if (getenv("OMPI_MCA_hwloc_base_binding_policy"))
+		return;
+	memset(&all, 0xff, sizeof(all));
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
+/* ---- up and down ----------------------------------------------------------- */
+
+static void set_report(struct daemon *daemon)
+{
+	daemon->report = (struct report){
+		.ns = &daemon->ns, .version = CKPTFS_VERSION,
+		.source = mount_source(daemon->mount),
+		.path = mount_path(daemon->mount),
+		.count = daemon->cluster ? count_slots : NULL,
+		.context = daemon,
+	};
+	daemon->ns.report_context = &daemon->report;
+	daemon->ns.report = report_make;
+}
+
+/* MPI is hung in a call: nothing of it may be freed, nor waited for. */
+_Noreturn static void leave(struct daemon *daemon, int status)
+{
+	mount_detach(daemon->mount);
+	_exit(status);
+}
+
+/* Serve until the end; what the kernel holds refers to the namespace until
+ * the mount is destroyed. */
+static int run_daemon(struct daemon *daemon, int report)
+{
+	int status = EXIT_SUCCESS, error = 0;
+
+	if (daemon->watch)
+		watch_mounted(daemon->watch, mount_path(daemon->mount));
+	if (daemon->options->count > 1)
+		error = join_ranks(daemon);
+	set_report(daemon);
+	if (!error)
+		error = mount_serve(daemon->mount, report_ready, &report);
+	if (error) {
+		if (error != -ECANCELED)
+			log_line(LOG_LEVEL_ERROR, "serving: %s",
+				 strerror(-error));
+		status = EXIT_FAILURE;
+	}
+	if (daemon->cluster && !cluster_stop(daemon->cluster))
+		leave(daemon, EXIT_FAILURE);
+	mount_destroy(daemon->mount);
+	namespace_finish(&daemon->ns);
+	cluster_destroy(daemon->cluster);
+	return status;
+}
+
+static int serve(const struct options *options, struct fuse_args *args,
+		 struct watch *watch, int report)
+{
+	const struct mount_options mount_options = {
+		.source = options->source, .path = options->path,
+		.args = args->argv, .arg_count = args->argc,
+		.ranks = options->count,
+	};
+	const struct namespace_options namespace_options = {
+		.decoded_cache = options->decoded_size,
+		.hf_root = options->hf_root, .hf_assets = options->hf_assets,
+		.ranks = options->count > 1,
+	};
+	struct daemon daemon = { .options = options, .watch = watch };
 	const char *bad;
-	int error, status = EXIT_SUCCESS;
+	int error, status = EXIT_FAILURE;
 
 	tool_raise_file_limit();
-	error = mount_create(&ns, &mount_options, &mount);
+	error = mount_create(&daemon.ns, &mount_options, &daemon.mount);
 	if (error == -EINVAL)
 		return usage("bad options");
 	if (error)
 		return explain("starting", error);
-	error = namespace_init(&ns, options->source, namespace_options, &bad);
+	error = namespace_init(&daemon.ns, options->source,
+			       &namespace_options, &bad);
 	if (error) {
 		status = explain(bad, error);
 		goto destroy_mount;
 	}
-	error = mount_attach(mount);
-	if (error) {
-		/* libfuse has said it. */
-		status = error == -EIO ? EXIT_FAILURE :
-					 explain(options->path, error);
-		goto finish_namespace;
-	}
-	error = mount_serve(mount, report_ready, &report);
-	if (error) {
-		log_line(LOG_LEVEL_ERROR, "serving: %s", strerror(-error));
-		status = EXIT_FAILURE;
-	}
-	/* What the kernel holds refers to the namespace until then. */
-	mount_destroy(mount);
-	namespace_finish(&ns);
-	return status;
-finish_namespace:
-	namespace_finish(&ns);
+	error = mount_attach(daemon.mount);
+	if (!error)
+		return run_daemon(&daemon, report);
+	/* libfuse has said it. */
+	if (error != -EIO)
+		explain(options->path, error);
+	namespace_finish(&daemon.ns);
 destroy_mount:
-	mount_destroy(mount);
+	mount_destroy(daemon.mount);
 	return status;
 }
 
-static int run(const struct options *options, struct fuse_args *args)
+/* Who else there is: a parent that waits, or one that watches. 0: go on, 1:
+ * that parent has ended, with @ret_status. */
+static int split(const struct options *options, int argc, char **argv,
+		 struct watch **watch, int *report, int *ret_status)
 {
-	struct namespace_options namespace_options;
+	if (options->count > 1) {
+		undo_binding();
+		return watch_fork(options->path, argc, argv, watch,
+				  ret_status);
+	}
+	if (options->foreground || options->debug || options->under_mpirun)
+		return 0;
+	return go_to_background(report, ret_status);
+}
+
+static int run(struct options *options, struct fuse_args *args, int argc,
+	       char **argv)
+{
 	int report = -1, status = EXIT_FAILURE, error;
+	struct watch *watch = NULL;
+	const char *trouble;
 
 	if (options->help) {
-		print_help();
+		options_print_help();
 		return EXIT_SUCCESS;
 	}
 	if (options->version) {
@@ -299,24 +356,24 @@ static int run(const struct options *options, struct fuse_args *args)
 	}
 	if (!options->source || !options->path)
 		return usage("SOURCE and MOUNTPOINT are needed");
-	if (!parse_options(options, &namespace_options))
-		return usage("decoded_cache needs a size, such as 1G");
+	if (!options_check(options, &trouble))
+		return usage(trouble);
+	error = options_find_ranks(options);
+	if (error)
+		return explain("starting", error);
 	if (options->log) {
 		error = log_open(options->log);
-		if (error) {
-			fprintf(stderr, "ckptfs: %s: %s\n", options->log,
-				strerror(-error));
-			return EXIT_FAILURE;
-		}
+		if (error)
+			return explain(options->log, error);
 	}
-	error = add_options(options, args);
-	if (!error && !options->foreground && !options->debug)
-		error = go_to_background(&report, &status);
+	error = options_add_libfuse(options, args);
+	if (!error)
+		error = split(options, argc, argv, &watch, &report, &status);
 	if (error < 0)
 		fprintf(stderr, "ckptfs: %s\n", strerror(-error));
 	if (error)
 		return status;
-	return serve(options, &namespace_options, args, report);
+	return serve(options, args, watch, report);
 }
 
 /* Descriptors 0 to 2 are never files of ours, also when we were started
@@ -339,19 +396,15 @@ int main(int argc, char **argv)
 	int status;
 
 	fill_standard_streams();
+	if (argc > 1 && strcmp(argv[1], "--wait") == 0)
+		return tool_wait(argc - 1, argv + 1);
 	if (argc > 1 && tool_run(argc - 1, argv + 1, &status))
 		return status;
-	if (fuse_opt_parse(&args, &options, specs, take_argument))
+	if (options_parse(&args, &options))
 		status = usage("bad arguments");
 	else
-		status = run(&options, &args);
+		status = run(&options, &args, argc, argv);
 	fuse_opt_free_args(&args);
-	free(options.source);
-	free(options.path);
-	free(options.log);
-	free(options.name);
-	free(options.decoded_cache);
-	free(options.hf_root);
-	free(options.hf_assets);
+	options_finish(&options);
 	return status;
 }

@@ -45,7 +45,7 @@ struct mount {
 	unsigned worker_count;
 	sem_t spare;			/* posted to wake a spare worker */
 	_Atomic unsigned asleep;	/* spare workers */
-	int ready, gone;		/* owned eventfds */
+	int ready, gone, failed;	/* owned eventfds */
 };
 
 static void signal_event(int fd)
@@ -294,7 +294,7 @@ static void settle(struct mount *mount)
 /* Wait for one of the descriptors; returns its index, or -errno. */
 static int wait_for(const int *fds, unsigned count)
 {
-	struct pollfd polled[3];
+	struct pollfd polled[4];
 	unsigned i;
 
 	for (i = 0; i < count; i++)
@@ -324,15 +324,16 @@ int mount_serve(struct mount *mount, void (*ready)(void *context),
 		return -errno;
 	error = start_workers(mount);
 	if (!error) {
-		const int fds[] = { signals, mount->gone, mount->ready };
+		const int fds[] = { signals, mount->gone, mount->failed,
+				    mount->ready };
 
-		event = wait_for(fds, 3);
-		if (event == 2) {
+		event = wait_for(fds, 4);
+		if (event == 3) {
 			settle(mount);
 			ready(context);
-			event = wait_for(fds, 2);
+			event = wait_for(fds, 3);
 		}
-		error = event < 0 ? event : 0;
+		error = event < 0 ? event : event == 2 ? -ECANCELED : 0;
 	}
 	close(signals);
 	return error;
@@ -362,11 +363,13 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 		return -ENOMEM;
 	mount->ready = eventfd(0, EFD_CLOEXEC);
 	mount->gone = eventfd(0, EFD_CLOEXEC);
+	mount->failed = eventfd(0, EFD_CLOEXEC);
 	sem_init(&mount->spare, 0, 0);
 	mount->path = strdup(options->path);
 	mount->source = strdup(options->source);
 	mount->pool = pool_create(POOL_MAX);
-	if (mount->ready < 0 || mount->gone < 0 || !mount->path ||
+	if (mount->ready < 0 || mount->gone < 0 || mount->failed < 0 ||
+	    !mount->path ||
 	    !mount->source || !mount->pool)
 		goto destroy_mount;
 	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
@@ -413,10 +416,39 @@ int mount_attach(struct mount *mount)
 	free(mount->path);
 	mount->path = path;
 	path = NULL;
+	free(mount->source);
+	mount->source = source;
+	source = NULL;
 free_paths:
 	free(path);
 	free(source);
 	return error;
+}
+
+void mount_fail(struct mount *mount)
+{
+	signal_event(mount->failed);
+}
+
+struct pool *mount_pool(struct mount *mount)
+{
+	return mount->pool;
+}
+
+const char *mount_path(const struct mount *mount)
+{
+	return mount->path;
+}
+
+const char *mount_source(const struct mount *mount)
+{
+	return mount->source;
+}
+
+void mount_detach(struct mount *mount)
+{
+	if (mount->mounted)
+		fuse_session_unmount(mount->session);
 }
 
 void mount_destroy(struct mount *mount)
@@ -437,6 +469,7 @@ void mount_destroy(struct mount *mount)
 	sem_destroy(&mount->spare);
 	close(mount->ready);
 	close(mount->gone);
+	close(mount->failed);
 	free(mount->path);
 	free(mount->source);
 	free(mount);

@@ -15,6 +15,7 @@ struct mount_options {
 	const char *path;	/* of the mount point */
 	char *const *args;	/* options of libfuse, "-oro", ... */
 	int arg_count;
+	unsigned ranks;		/* of the job; 1: there are no others */
 };
 
 /* A mount to be, of @ns, which is borrowed and need not be there yet. 0;
@@ -30,6 +31,19 @@ int mount_attach(struct mount *mount);
  * answers. 0 or -errno. */
 int mount_serve(struct mount *mount, void (*ready)(void *context),
 		void *context);
+
+/* Let mount_serve end with -ECANCELED. Thread safe. */
+void mount_fail(struct mount *mount);
+
+/* The threads for whatever may block; borrowed. */
+struct pool *mount_pool(struct mount *mount);
+/* The real paths of the mount point and of what is mounted, once it is
+ * attached; borrowed. */
+const char *mount_path(const struct mount *mount);
+const char *mount_source(const struct mount *mount);
+
+/* Unmount, and nothing else: what is left is for the end of the process. */
+void mount_detach(struct mount *mount);
 
 /* Unmount, also when files are open, and free. NULL is fine. */
 void mount_destroy(struct mount *mount);

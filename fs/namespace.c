@@ -113,7 +113,8 @@ static int view_status(struct live *live, enum view view, bool nowait,
 	return 0;
 }
 
-/* A folder that only the mount has; looks like the store's top. */
+/* A folder or a report that only the mount has; looks like the store's
+ * top. */
 static int own_folder_status(struct namespace *ns, struct node *node,
 			     struct found *ret_found)
 {
@@ -122,7 +123,9 @@ static int own_folder_status(struct namespace *ns, struct node *node,
 	if (fstat(ns->root, &status) < 0)
 		return -errno;
 	ret_found->status = (struct stat){
-		.st_mode = S_IFDIR | (status.st_mode & 0555),
+		.st_mode = node->kind == NODE_REPORT ?
+			   S_IFREG | (status.st_mode & 0444) :
+			   S_IFDIR | (status.st_mode & 0555),
 		.st_uid = status.st_uid, .st_gid = status.st_gid,
 		.st_mtim = status.st_mtim, .st_ctim = status.st_ctim,
 		.st_atim = status.st_mtim, .st_nlink = 2,
@@ -136,7 +139,8 @@ static int own_folder_status(struct namespace *ns, struct node *node,
  * would take an old size for its end. */
 static bool is_file(const struct node *node)
 {
-	return node->kind == NODE_FILE || node->kind == NODE_ASSET;
+	return node->kind == NODE_FILE || node->kind == NODE_ASSET ||
+	       node->kind == NODE_REPORT;
 }
 
 static unsigned node_timeout(const struct node *node)
@@ -150,13 +154,14 @@ static int node_status(struct namespace *ns, struct node *node, bool nowait,
 	struct pin pin;
 	int error;
 
-	if (node->kind == NODE_HIDDEN || node->kind == NODE_MIRROR)
+	if (node->kind == NODE_HIDDEN || node->kind == NODE_MIRROR ||
+	    node->kind == NODE_REPORT)
 		return own_folder_status(ns, node, ret_found);
 	if (nowait && (!ns->in_memory || node->kind == NODE_ASSET))
 		return -EAGAIN;
 	error = node->kind == NODE_ASSET ?
 		asset_status(ns, node->path, &ret_found->status) :
-		stored_status(ns, node->path, &ret_found->status);
+		stored_node_status(ns, node, &ret_found->status);
 	if (error)
 		return error == -ENOENT ? -ESTALE : error;
 	pin = pin_from_stat(&ret_found->status);
@@ -201,13 +206,13 @@ int namespace_status(struct namespace *ns, uint64_t inode, bool nowait,
 /* A file of the store, or of the assets, that has this status. */
 static int take_stored(struct namespace *ns, enum node_kind kind,
 		       const char *path, const struct stat *status,
-		       bool immutable, struct found *ret_found)
+		       struct identity identity, struct found *ret_found)
 {
-	struct pin pin = pin_from_stat(status);
 	bool is_file = kind == NODE_FILE || kind == NODE_ASSET;
-	struct node *node = nodes_get(&ns->nodes, kind, path,
-				      is_file ? &pin : NULL, immutable);
+	struct node *node;
 
+	identity.pin = pin_from_stat(status);
+	node = nodes_get(&ns->nodes, kind, path, is_file ? &identity : NULL);
 	if (!node)
 		return -ENOMEM;
 	ret_found->status = *status;
@@ -222,6 +227,7 @@ static int lookup_asset(struct namespace *ns, struct live *live,
 			const char *name, bool nowait,
 			struct found *ret_found)
 {
+	struct identity identity = { .immutable = false };
 	struct stat status;
 	char path[4096];
 	int error;
@@ -231,15 +237,16 @@ static int lookup_asset(struct namespace *ns, struct live *live,
 	if (nowait)
 		return -EAGAIN;
 	if (asset_status(ns, name, &status) == 0)
-		return take_stored(ns, NODE_ASSET, name, &status, false,
+		return take_stored(ns, NODE_ASSET, name, &status, identity,
 				   ret_found);
+	identity.immutable = true;
 	error = stored_join(live->path, name, path);
 	if (!error)
-		error = stored_status(ns, path, &status);
+		error = stored_find(ns, path, &status, &identity.rank);
 	if (!error && !S_ISREG(status.st_mode))
 		error = -ENOENT;
-	return error ? error : take_stored(ns, NODE_FILE, path, &status, true,
-					   ret_found);
+	return error ? error : take_stored(ns, NODE_FILE, path, &status,
+					   identity, ret_found);
 }
 
 /*
@@ -347,7 +354,7 @@ static int lookup_view(struct namespace *ns, struct node *parent,
 static int lookup_own_folder(struct namespace *ns, enum node_kind kind,
 			     const char *path, struct found *ret_found)
 {
-	struct node *node = nodes_get(&ns->nodes, kind, path, NULL, false);
+	struct node *node = nodes_get(&ns->nodes, kind, path, NULL);
 	int error;
 
 	if (!node)
@@ -360,10 +367,10 @@ static int lookup_own_folder(struct namespace *ns, enum node_kind kind,
 
 static int lookup_stored(struct namespace *ns, struct node *parent,
 			 const char *path, const struct stat *status,
-			 struct found *ret_found)
+			 unsigned rank, struct found *ret_found)
 {
+	struct identity identity = { .rank = rank };
 	enum node_kind kind = NODE_FILE;
-	bool immutable;
 
 	if (S_ISDIR(status->st_mode))
 		kind = parent->kind;
@@ -372,9 +379,9 @@ static int lookup_stored(struct namespace *ns, struct node *parent,
 	if (kind == NODE_MIRROR)
 		return lookup_own_folder(ns, kind, path, ret_found);
 	pthread_mutex_lock(&ns->nodes.lock);
-	immutable = parent->folder->live && S_ISREG(status->st_mode);
+	identity.immutable = parent->folder->live && S_ISREG(status->st_mode);
 	pthread_mutex_unlock(&ns->nodes.lock);
-	return take_stored(ns, kind, path, status, immutable, ret_found);
+	return take_stored(ns, kind, path, status, identity, ret_found);
 }
 
 static int lookup_in_folder(struct namespace *ns, struct node *parent,
@@ -383,16 +390,27 @@ static int lookup_in_folder(struct namespace *ns, struct node *parent,
 	int view = view_from_name(name), error;
 	struct stat status;
 	char path[4096];
+	unsigned rank;
 
 	namespace_look(ns, parent->folder);
 	error = stored_join(parent->path, name, path);
 	if (!error)
-		error = stored_status(ns, path, &status);
+		error = stored_find(ns, path, &status, &rank);
 	if (error == -ENOENT && view >= 0)
 		return lookup_view(ns, parent, (enum view)view, ret_found);
 	if (error)
 		return error;
-	return lookup_stored(ns, parent, path, &status, ret_found);
+	return lookup_stored(ns, parent, path, &status, rank, ret_found);
+}
+
+static int lookup_hidden(struct namespace *ns, const char *name,
+			 struct found *ret_found)
+{
+	if (strcmp(name, views_name) == 0)
+		return lookup_own_folder(ns, NODE_MIRROR, "", ret_found);
+	if (!ns->report || !ns->report(ns->report_context, name, NULL))
+		return -ENOENT;
+	return lookup_own_folder(ns, NODE_REPORT, name, ret_found);
 }
 
 int namespace_lookup(struct namespace *ns, uint64_t parent, const char *name,
@@ -409,9 +427,7 @@ int namespace_lookup(struct namespace *ns, uint64_t parent, const char *name,
 	if (place.what != PLACE_NODE || is_file(place.node))
 		return -ENOTDIR;
 	if (place.node->kind == NODE_HIDDEN)
-		return strcmp(name, views_name) == 0 ?
-		       lookup_own_folder(ns, NODE_MIRROR, "", ret_found) :
-		       -ENOENT;
+		return lookup_hidden(ns, name, ret_found);
 	if (place.node->kind == NODE_FOLDER && !*place.node->path &&
 	    strcmp(name, hidden_name) == 0)
 		return lookup_own_folder(ns, NODE_HIDDEN, "", ret_found);
@@ -501,6 +517,7 @@ int namespace_init(struct namespace *ns, const char *path,
 
 	*ns = (struct namespace){ .root = -1, .assets = -1,
 				  .hf_root = options->hf_root };
+	pthread_mutex_init(&ns->kept_lock, NULL);
 	error = open_folder(path, &ns->root, ret_bad);
 	if (!error && options->hf_assets)
 		error = open_folder(options->hf_assets, &ns->assets, ret_bad);
@@ -514,7 +531,8 @@ int namespace_init(struct namespace *ns, const char *path,
 	if (error)
 		goto destroy_cache;
 	nodes_find(&ns->nodes, 1, &place);
-	namespace_look(ns, place.node->folder);
+	if (!options->ranks)
+		namespace_look(ns, place.node->folder);
 	return 0;
 destroy_cache:
 	decoded_cache_destroy(ns->cache);
@@ -523,11 +541,40 @@ close_folders:
 	return error;
 }
 
+static void say(void *context, const char *line)
+{
+	(void)context;
+	log_line(LOG_LEVEL_WARNING, "%s", line);
+}
+
+int namespace_join(struct namespace *ns, struct peers *peers)
+{
+	ns->merger = merger_create(peers, say, NULL);
+	if (!ns->merger)
+		return -ENOMEM;
+	ns->peers = peers;
+	/* Whatever is asked for may be elsewhere. */
+	ns->in_memory = false;
+	return 0;
+}
+
+static void put_kept(struct namespace *ns)
+{
+	unsigned i;
+
+	for (i = 0; i < NAMESPACE_KEPT; i++)
+		if (ns->kept[i])
+			nodes_put_folder(&ns->nodes, ns->kept[i]);
+}
+
 void namespace_finish(struct namespace *ns)
 {
 	handle_close_all(ns);
 	listing_close_all(ns);
+	put_kept(ns);
 	nodes_finish(&ns->nodes);
+	merger_destroy(ns->merger);
+	pthread_mutex_destroy(&ns->kept_lock);
 	decoded_cache_destroy(ns->cache);
 	close_folders(ns);
 }

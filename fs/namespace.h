@@ -10,8 +10,10 @@
 #ifndef FS_NAMESPACE_H
 #define FS_NAMESPACE_H
 
+#include "fs/counters.h"
 #include "fs/nodes.h"
 
+#include "shard/merged.h"
 #include "shard/source.h"
 
 #include <sys/queue.h>
@@ -25,12 +27,26 @@ struct namespace_options {
 	const char *hf_root;	/* key below which hf/ finds the model; NULL:
 				 * see group_root; outlives the namespace */
 	const char *hf_assets;	/* folder of more files for hf/; NULL: none */
+	bool ranks;		/* namespace_join follows */
 };
+
+/* Folders that are kept for other ranks, which the kernel may not know. */
+enum { NAMESPACE_KEPT = 256 };
 
 struct namespace {
 	int root;		/* owned: the store's folder */
 	int assets;		/* owned: of hf_assets; -1: none */
 	const char *hf_root;	/* borrowed */
+	struct peers *peers;	/* borrowed; NULL: one process */
+	struct merger *merger;	/* owned; NULL likewise: the union */
+	struct counters counters;
+	/* What MNT/.ckptfs/NAME says, appended to @out; set once by main.
+	 * False: there is no such file. */
+	bool (*report)(void *context, const char *name, struct array *out);
+	void *report_context;
+	pthread_mutex_t kept_lock;
+	struct folder *kept[NAMESPACE_KEPT];	/* guarded by kept_lock */
+	unsigned kept_next;			/* likewise */
 	bool in_memory;		/* the store is a tmpfs: never blocks */
 	struct nodes nodes;
 	struct decoded_cache *cache;	/* owned */
@@ -53,6 +69,9 @@ struct namespace {
 int namespace_init(struct namespace *ns, const char *path,
 		   const struct namespace_options *options,
 		   const char **ret_bad);
+/* Show the union of the stores of all ranks; @peers outlives the namespace,
+ * and need not be ready. Before anything is asked for. 0 or -ENOMEM. */
+int namespace_join(struct namespace *ns, struct peers *peers);
 void namespace_finish(struct namespace *ns);
 
 /* An inode as the kernel is told of it. */
@@ -84,6 +103,8 @@ int namespace_statfs(struct namespace *ns, struct statvfs *ret_status);
  * second unless it is known to be stale. May block.
  */
 void namespace_look(struct namespace *ns, struct folder *folder);
+/* At once, since somebody knows of something else. */
+void namespace_look_again(struct namespace *ns, struct folder *folder);
 
 /* ---- open files (handle.c) ----------------------------------------------- */
 

@@ -172,6 +172,45 @@ static void put_folder_locked(struct nodes *nodes, struct folder *folder,
 	free(folder);
 }
 
+struct folder *nodes_get_folder(struct nodes *nodes, const char *path)
+{
+	struct folder *folder;
+
+	pthread_mutex_lock(&nodes->lock);
+	folder = get_folder_locked(nodes, path);
+	pthread_mutex_unlock(&nodes->lock);
+	return folder;
+}
+
+void nodes_put_folder(struct nodes *nodes, struct folder *folder)
+{
+	struct live *dead = NULL;
+
+	pthread_mutex_lock(&nodes->lock);
+	put_folder_locked(nodes, folder, &dead);
+	pthread_mutex_unlock(&nodes->lock);
+	live_destroy(dead);
+}
+
+struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2])
+{
+	struct live *live;
+
+	pthread_mutex_lock(&nodes->lock);
+	for (live = nodes->lives; live; live = live->next) {
+		const struct catalog *catalog = live->checkpoint->catalog;
+
+		if (catalog->hash[0] == hash[0] &&
+		    catalog->hash[1] == hash[1] &&
+		    !atomic_load(&live->retired))
+			break;
+	}
+	if (live)
+		live->references++;
+	pthread_mutex_unlock(&nodes->lock);
+	return live;
+}
+
 /* ---- nodes ----------------------------------------------------------------- */
 
 /* Take what @key has but its path, which is copied. */
@@ -235,7 +274,7 @@ static bool same_identity(const struct node *node, const struct node *key)
 {
 	if (node->kind != NODE_FILE && node->kind != NODE_ASSET)
 		return true;
-	if (node->pin.device != key->pin.device ||
+	if (node->rank != key->rank || node->pin.device != key->pin.device ||
 	    node->pin.inode != key->pin.inode)
 		return false;
 	return !(node->immutable || key->immutable) ||
@@ -262,13 +301,14 @@ static struct node *get_node(struct nodes *nodes, const struct node *key)
 }
 
 struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
-		       const char *path, const struct pin *pin, bool immutable)
+		       const char *path, const struct identity *identity)
 {
 	struct node key = { .kind = kind, .path = (char *)path };
 
-	if (pin) {
-		key.pin = *pin;
-		key.immutable = immutable;
+	if (identity) {
+		key.pin = identity->pin;
+		key.rank = identity->rank;
+		key.immutable = identity->immutable;
 	}
 	return get_node(nodes, &key);
 }

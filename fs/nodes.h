@@ -17,6 +17,7 @@ enum node_kind {
 	NODE_FILE,	/* anything else of the store */
 	NODE_ASSET,	/* a file of the folder of assets, seen in hf/ */
 	NODE_HIDDEN,	/* MNT/.ckptfs */
+	NODE_REPORT,	/* MNT/.ckptfs/status.json, metrics */
 	NODE_MIRROR,	/* MNT/.ckptfs/views/PATH, beside a folder's views */
 	NODE_NAMED,	/* a file of a view that has no number: a slice of a
 			 * live checkpoint's tensor, or a group of them */
@@ -43,6 +44,7 @@ struct node {
 	struct folder *folder;	/* of a folder or mirror */
 	/* Of a file or asset: */
 	struct pin pin;
+	unsigned rank;		/* whose it is */
 	bool immutable;		/* in a checkpoint: the pin is its identity */
 	/* Of a named file: */
 	struct live *live;
@@ -77,14 +79,19 @@ struct place {
 /* -ESTALE for a number that is not known. */
 int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place);
 
+/* What a file is, besides its path. */
+struct identity {
+	struct pin pin;
+	unsigned rank;
+	bool immutable;
+};
+
 /*
  * The node of @kind at @path, made when it is new, with one more lookup. Of
- * files the identity counts, too: @pin and @immutable, else NULL.
- * NULL: out of memory.
+ * files the @identity counts, too; else it is NULL. NULL: out of memory.
  */
 struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
-		       const char *path, const struct pin *pin,
-		       bool immutable);
+		       const char *path, const struct identity *identity);
 /* Likewise the file of a view called @name; an image is got. */
 struct node *nodes_get_named(struct nodes *nodes, struct live *live,
 			     const char *name, const struct view_file *file);
@@ -96,6 +103,15 @@ struct node *nodes_find_named(struct nodes *nodes, struct live *live,
 void nodes_hold(struct nodes *nodes, struct live *live);
 /* @count lookups less. */
 void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count);
+
+/* The folder at @path, which the kernel need not know, with one more
+ * reference. NULL: out of memory. */
+struct folder *nodes_get_folder(struct nodes *nodes, const char *path);
+void nodes_put_folder(struct nodes *nodes, struct folder *folder);
+
+/* The live checkpoint, not retired, whose catalog has this hash, with one more
+ * reference, or NULL. */
+struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2]);
 
 /* The folder's live checkpoint with one more reference, or NULL. */
 struct live *nodes_live(struct nodes *nodes, struct folder *folder);

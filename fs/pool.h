@@ -13,6 +13,7 @@ struct reply;
 struct job {
 	/* @reply is the thread's own, free to use; NULL: out of memory. */
 	void (*run)(struct job *job, struct reply *reply);
+	unsigned lane;		/* see peers.h */
 	struct job *next;	/* guarded by the pool's lock */
 };
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/stored.h"
 
+#include "shard/store_list.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -52,8 +54,8 @@ bool stored_is_own(const struct namespace *ns, const struct stat *status)
 	return device && status->st_dev == device;
 }
 
-int stored_status(const struct namespace *ns, const char *path,
-		  struct stat *ret_status)
+static int own_status(const struct namespace *ns, const char *path,
+		      struct stat *ret_status)
 {
 	const char *name;
 	int folder, error = open_parent(ns, path, &folder, &name);
@@ -66,6 +68,68 @@ int stored_status(const struct namespace *ns, const char *path,
 	return !error && stored_is_own(ns, ret_status) ? -ENOENT : error;
 }
 
+/* In the union. */
+static int merged_status(const struct namespace *ns, const char *path,
+			 struct stat *ret_status, unsigned *ret_rank)
+{
+	const struct merged_entry *entry;
+	struct merged *merged = NULL;
+	int error = merger_find(ns->merger, path, &merged, &entry);
+
+	if (!error) {
+		stored_entry_status(&entry->stored, ret_status);
+		*ret_rank = entry->rank;
+	}
+	merged_put(merged);
+	return error;
+}
+
+int stored_find(const struct namespace *ns, const char *path,
+		struct stat *ret_status, unsigned *ret_rank)
+{
+	if (ns->merger && *path)
+		return merged_status(ns, path, ret_status, ret_rank);
+	*ret_rank = ns->peers ? ns->peers->rank : 0;
+	return own_status(ns, path, ret_status);
+}
+
+int stored_status(const struct namespace *ns, const char *path,
+		  struct stat *ret_status)
+{
+	unsigned rank;
+
+	return stored_find(ns, path, ret_status, &rank);
+}
+
+bool stored_is_remote(const struct namespace *ns, const struct node *node)
+{
+	return ns->peers && node->kind == NODE_FILE &&
+	       ns->peers->stores[node->rank] < 0;
+}
+
+int stored_node_status(const struct namespace *ns, const struct node *node,
+		       struct stat *ret_status)
+{
+	struct array entry = { .data = NULL };
+	struct stored stored;
+	size_t position = 0;
+	int error;
+
+	if (!ns->merger || !*node->path || node->kind != NODE_FILE)
+		return stored_status(ns, node->path, ret_status);
+	error = stored_is_remote(ns, node) ?
+		ns->peers->status(ns->peers, node->rank, node->path, &entry) :
+		store_status(ns->peers->stores[node->rank], node->path,
+			     &entry);
+	if (!error && !stored_entry_next(entry.data, entry.size, &position,
+					 &stored))
+		error = -EIO;
+	if (!error)
+		stored_entry_status(&stored.entry, ret_status);
+	array_finish(&entry);
+	return error;
+}
+
 int stored_open(const struct namespace *ns, const struct node *node,
 		int *ret_fd, struct stat *ret_status)
 {
@@ -75,6 +139,9 @@ int stored_open(const struct namespace *ns, const struct node *node,
 	if (node->kind == NODE_ASSET)
 		return io_open_linked(ns->assets, node->path, ret_fd,
 				      ret_status);
+	if (ns->peers)
+		return store_open(ns->peers->stores[node->rank], node->path,
+				  ret_fd, ret_status);
 	error = open_parent(ns, node->path, &folder, &name);
 	if (error)
 		return error;
@@ -92,14 +159,33 @@ bool stored_hides(const struct namespace *ns, const char *path, enum view view)
 	       stored_status(ns, name, &status) == 0;
 }
 
+static int merged_link(const struct namespace *ns, const char *path,
+		       struct array *out)
+{
+	const struct merged_entry *entry;
+	struct merged *merged = NULL;
+	int error = merger_find(ns->merger, path, &merged, &entry);
+
+	if (!error && !S_ISLNK(entry->stored.mode))
+		error = -EINVAL;
+	if (!error)
+		error = array_append(out, entry->target,
+				     entry->target_size + 1);
+	merged_put(merged);
+	return error;
+}
+
 int stored_link(const struct namespace *ns, const char *path,
 		struct array *out)
 {
 	char target[4096];
 	const char *name;
-	int folder, error = open_parent(ns, path, &folder, &name);
 	ssize_t size;
+	int folder, error;
 
+	if (ns->merger)
+		return merged_link(ns, path, out);
+	error = open_parent(ns, path, &folder, &name);
 	if (error)
 		return error;
 	size = readlinkat(folder, name, target, sizeof(target));

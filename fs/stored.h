@@ -12,9 +12,18 @@
 /* "@path/@name", or -ENAMETOOLONG. */
 int stored_join(const char *path, const char *name, char ret_path[4096]);
 
-/* The status of what @path names, itself; the mount's own folder is -ENOENT. */
+/* The status of what @path names, itself, and whose it is; the mount's own
+ * folder is -ENOENT. Of ranks elsewhere as it was a second ago at most. */
+int stored_find(const struct namespace *ns, const char *path,
+		struct stat *ret_status, unsigned *ret_rank);
 int stored_status(const struct namespace *ns, const char *path,
 		  struct stat *ret_status);
+/* The same of a file that is known to be @node's, as it is now. */
+int stored_node_status(const struct namespace *ns, const struct node *node,
+		       struct stat *ret_status);
+/* Is the file of @node to be read from another rank, since its store cannot
+ * be opened from here? */
+bool stored_is_remote(const struct namespace *ns, const struct node *node);
 /* Is this the folder of the store that the mount covers? */
 bool stored_is_own(const struct namespace *ns, const struct stat *status);
 /* Is a view hidden behind a stored file of its name? */

@@ -98,7 +98,9 @@ struct catalog_file {
 	uint64_t path;		/* offset in the blob; NUL terminated, relative
 				 * to the checkpoint's folder */
 	uint32_t path_size;
-	uint32_t rank;		/* the daemon's rank that has it */
+	uint32_t rank;		/* the daemon's rank that has it: set by whoever
+				 * uses the catalog, and 0 in what is hashed and
+				 * sent */
 };
 
 /* The start of the blob. Offsets are bytes from here, multiples of 8. */
@@ -106,7 +108,7 @@ struct catalog {
 	uint64_t magic;
 	uint64_t size;			/* of the blob, bytes */
 	uint64_t hash[2];		/* XXH3-128 of all from the entries to
-					 * the names */
+					 * the names, low half first */
 	uint64_t seed;			/* of the hash tables */
 	struct catalog_origin origin;
 	uint64_t tensor_count, object_count, shard_count, file_count;
@@ -126,6 +128,8 @@ const struct catalog_shard *catalog_shard_at(const struct catalog *catalog,
 					     uint64_t index);
 const struct catalog_file *catalog_file(const struct catalog *catalog,
 					uint64_t index);
+/* Say which daemon's rank has a file, before anybody else uses the catalog. */
+void catalog_set_rank(struct catalog *catalog, uint64_t index, uint32_t rank);
 /* Bytes at @offset of the blob. */
 const char *catalog_text(const struct catalog *catalog, uint64_t offset);
 

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The sections of the blob grow side by side as arrays, with offsets relative
- * to their section; finish lays them out one behind the other:
- *
- *	catalog | entries: tensors, objects | shards | files | transforms |
- *	dims | names | hash slots of the tensors | of the objects
+ * to their section; finish lays them out one behind the other, as
+ * catalog_layout.h draws them.
  *
  * The shards of the tensor at hand wait in `pending` until its end, when all
  * its boxes are known.
@@ -12,15 +10,13 @@
 #include "shard/catalog_builder.h"
 
 #include "shard/array.h"
+#include "shard/catalog_layout.h"
 #include "shard/name.h"
 #include "shard/shard_list.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
-static const uint64_t catalog_magic = UINT64_C(0x31676c6b63747063);
 
 struct catalog_builder {
 	struct notes *notes;		/* borrowed */
@@ -211,7 +207,7 @@ static int add_numbers(struct catalog_builder *builder, unsigned width,
 static int measure(struct catalog_entry *entry, const struct box *shape,
 		   const uint64_t *written)
 {
-	uint64_t size = 1;
+	uint64_t size = 1, bits = dtype_info(entry->dtype)->bits;
 	bool empty = false;
 	unsigned i;
 
@@ -221,6 +217,9 @@ static int measure(struct catalog_entry *entry, const struct box *shape,
 		if (shape->size[i] > UINT32_MAX ||
 		    (written && written[i] > UINT32_MAX))
 			entry->width = 8;
+		if (written && written[i] > 0 &&
+		    __builtin_mul_overflow(bits, written[i], &bits))
+			return -E2BIG;
 		if (shape->size[i] == 0) {
 			empty = true;
 			continue;
@@ -264,7 +263,7 @@ int catalog_builder_begin(struct catalog_builder *builder,
 		error = array_append(&builder->names, tensor->path,
 				     (tensor->depth - 1) *
 				     sizeof(*tensor->path));
-	if (!error && tensor->type_name) {
+	if (!error && tensor->type_name_size > 0) {
 		entry->type_name_size = (uint32_t)tensor->type_name_size;
 		error = add_text(builder, tensor->type_name,
 				 tensor->type_name_size, &entry->type_name);
@@ -447,23 +446,6 @@ int catalog_builder_object(struct catalog_builder *builder, const char *name,
 
 /* ---- layout -------------------------------------------------------------- */
 
-static uint64_t slot_count_for(uint64_t count)
-{
-	uint64_t slots = 2;
-
-	while (slots < 2 * count)
-		slots *= 2;
-	return slots;
-}
-
-static uint64_t place(uint64_t *end, uint64_t size)
-{
-	uint64_t start = *end;
-
-	*end += (size + 7) & ~(uint64_t)7;
-	return start;
-}
-
 static void fill_slots(struct catalog *catalog, uint32_t *slots,
 		       uint64_t slot_count, uint64_t first, uint64_t count)
 {
@@ -514,10 +496,7 @@ static void relocate(struct catalog *catalog)
 static void plan_layout(const struct catalog_builder *builder,
 			struct catalog *catalog)
 {
-	uint64_t end = sizeof(*catalog);
-
 	*catalog = (struct catalog){
-		.magic = catalog_magic,
 		.seed = builder->seed,
 		.origin = builder->origin,
 		.tensor_count =
@@ -529,25 +508,13 @@ static void plan_layout(const struct catalog_builder *builder,
 		.transform_count = builder->transforms.size /
 				   sizeof(struct catalog_transform),
 	};
-	catalog->tensor_slot_count = slot_count_for(catalog->tensor_count);
-	catalog->object_slot_count = slot_count_for(catalog->object_count);
-	catalog->entries =
-		place(&end, builder->tensors.size + builder->objects.size);
-	catalog->shards = place(&end, builder->shards.size);
-	catalog->files = place(&end, builder->files.size);
-	catalog->transforms = place(&end, builder->transforms.size);
-	catalog->dims = place(&end, builder->dims.size);
-	catalog->names = place(&end, builder->names.size);
-	catalog->tensor_slots = place(&end, catalog->tensor_slot_count * 4);
-	catalog->object_slots = place(&end, catalog->object_slot_count * 4);
-	catalog->size = end;
+	catalog_layout(catalog, builder->dims.size, builder->names.size);
 }
 
 int catalog_builder_finish(struct catalog_builder *builder,
 			   struct catalog **ret_catalog)
 {
 	struct catalog header, *catalog;
-	XXH128_hash_t hash;
 
 	plan_layout(builder, &header);
 	catalog = calloc(1, header.size);
@@ -568,10 +535,7 @@ int catalog_builder_finish(struct catalog_builder *builder,
 	fill_slots(catalog, (void *)((char *)catalog + header.object_slots),
 		   header.object_slot_count, header.tensor_count,
 		   header.object_count);
-	hash = XXH3_128bits((char *)catalog + header.entries,
-			    header.tensor_slots - header.entries);
-	catalog->hash[0] = hash.low64;
-	catalog->hash[1] = hash.high64;
+	catalog_hash(catalog, catalog->hash);
 	*ret_catalog = catalog;
 	return 0;
 }

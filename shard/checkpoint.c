@@ -117,11 +117,45 @@ static void pin_headers(struct checkpoint *c)
 					      file_path(c, i))->pin;
 }
 
+/* Where each file is in the union. */
+static int pin_spread(struct checkpoint *c, struct checkpoint_report *report)
+{
+	struct merged *merged = NULL;
+	uint64_t count = c->catalog->file_count, i;
+	int error = 0;
+
+	c->spread->ranks = calloc(count + 1, sizeof(*c->spread->ranks));
+	if (!c->spread->ranks)
+		return refuse(c, report, -ENOMEM, "out of memory");
+	for (i = 0; i < count && !error; i++) {
+		unsigned owner = 0, near = 0;
+
+		error = spread_find(c->spread, file_path(c, i), &merged,
+				    &c->pins[i], &owner, &near);
+		if (io_is_missing(error)) {
+			notes_add(&report->notes,
+				  "%s: what it holds cannot be read: %s",
+				  file_path(c, i), strerror(-error));
+			error = 0;
+		}
+		c->spread->ranks[i] = near;
+		catalog_set_rank(c->catalog, i, owner);
+	}
+	merged_put(merged);
+	if (error)
+		return refuse(c, report, error, strerror(-error));
+	note_newer(c, report);
+	note_short(c, report);
+	return 0;
+}
+
 static int pin_files(struct checkpoint *c, struct checkpoint_report *report)
 {
 	c->pins = calloc(c->catalog->file_count + 1, sizeof(*c->pins));
 	if (!c->pins)
 		return refuse(c, report, -ENOMEM, "out of memory");
+	if (c->spread)
+		return pin_spread(c, report);
 	if (c->markers.kind != MARKER_SAFETENSORS)
 		return pin_data(c, report);
 	pin_headers(c);
@@ -131,13 +165,30 @@ static int pin_files(struct checkpoint *c, struct checkpoint_report *report)
 static int make_source(struct checkpoint *c, struct decoded_cache *cache,
 		       struct checkpoint_report *report)
 {
-	c->files = source_file_create(c->folder, c->catalog, c->pins);
+	c->files = c->spread ?
+		   source_file_create_spread(c->spread->folders,
+					     c->spread->ranks, c->catalog,
+					     c->pins) :
+		   source_file_create(c->folder, c->catalog, c->pins);
 	if (c->files && c->catalog->transform_count > 0)
 		c->decoded = source_decoded_create(c->files, c->catalog,
 						   cache);
 	if (!c->files || (c->catalog->transform_count > 0 && !c->decoded))
 		return refuse(c, report, -ENOMEM, "out of memory");
 	return 0;
+}
+
+static int make_remote(struct checkpoint *c, struct checkpoint_report *report)
+{
+	const struct peer_files files = {
+		.path = c->spread->path, .catalog = c->catalog,
+		.ranks = c->spread->ranks, .pins = c->pins,
+		.stale = &c->spread->stale,
+	};
+
+	c->remote = c->spread->peers->source(c->spread->peers, &files,
+					     checkpoint_local_source(c));
+	return c->remote ? 0 : refuse(c, report, -ENOMEM, "out of memory");
 }
 
 static int list_markers(struct checkpoint *c, int folder, const char *file)
@@ -178,12 +229,88 @@ int checkpoint_open(int folder, const struct checkpoint_options *options,
 	return 0;
 }
 
+/* The builder makes the catalog, and all others ask for it. */
+static int find_catalog(struct checkpoint *c, struct checkpoint_report *report)
+{
+	struct peers *peers = c->spread->peers;
+	const struct catalog_part part = {
+		.path = c->spread->path, .signature = c->spread->signature,
+	};
+
+	if (peers->is_builder(peers))
+		return loader_make_catalog(c, report);
+	return peers->catalog(peers, &part, &c->catalog);
+}
+
+static int open_spread(struct checkpoint *c,
+		       const struct checkpoint_options *options,
+		       struct checkpoint_report *report)
+{
+	bool builder = c->spread->peers->is_builder(c->spread->peers);
+	int error = find_catalog(c, report);
+
+	if (!error)
+		error = pin_files(c, report);
+	if (!error)
+		error = make_source(c, options->cache, report);
+	if (!error)
+		error = make_remote(c, report);
+	if (!builder)
+		report->notes.count = report->notes.dropped = 0;
+	return error;
+}
+
+int checkpoint_open_spread(struct merger *merger, struct peers *peers,
+			   const char *path,
+			   const struct checkpoint_options *options,
+			   struct checkpoint **ret_checkpoint,
+			   struct checkpoint_report *report)
+{
+	struct checkpoint *c = calloc(1, sizeof(*c));
+	int error = -ENOMEM;
+
+	memset(report, 0, sizeof(*report));
+	if (!c)
+		return fault_set(&report->fault, -ENOMEM, 0, "out of memory");
+	c->folder = -1;
+	c->spread = spread_create(merger, peers, path);
+	if (c->spread)
+		error = spread_markers(merger, path, false, &c->markers,
+				       &c->spread->signature, &c->status);
+	if (!error)
+		error = open_spread(c, options, report);
+	if (error) {
+		if (!report->fault.reason)
+			fault_set(&report->fault, error, 0, strerror(-error));
+		checkpoint_close(c);
+		return error;
+	}
+	*ret_checkpoint = c;
+	return 0;
+}
+
+uint64_t checkpoint_spread_signature(struct merger *merger, const char *path,
+				     bool fresh)
+{
+	struct marker_list list;
+	struct stat status;
+	uint64_t signature;
+
+	if (spread_markers(merger, path, fresh, &list, &signature, &status))
+		return 0;
+	marker_list_finish(&list);
+	return signature;
+}
+
 void checkpoint_close(struct checkpoint *checkpoint)
 {
 	if (!checkpoint)
 		return;
+	if (checkpoint->remote)
+		checkpoint->remote->destroy(checkpoint->remote);
 	source_decoded_destroy(checkpoint->decoded);
 	source_file_destroy(checkpoint->files);
+	spread_destroy(checkpoint->spread);
 	marker_list_finish(&checkpoint->markers);
 	free(checkpoint->file);
 	free(checkpoint->pins);
@@ -193,16 +320,24 @@ void checkpoint_close(struct checkpoint *checkpoint)
 	free(checkpoint);
 }
 
-struct source *checkpoint_source(const struct checkpoint *checkpoint)
+struct source *checkpoint_local_source(const struct checkpoint *checkpoint)
 {
 	return checkpoint->decoded ?
 	       source_decoded_source(checkpoint->decoded) :
 	       source_file_source(checkpoint->files);
 }
 
+struct source *checkpoint_source(const struct checkpoint *checkpoint)
+{
+	return checkpoint->remote ? checkpoint->remote :
+				    checkpoint_local_source(checkpoint);
+}
+
 bool checkpoint_is_stale(const struct checkpoint *checkpoint)
 {
-	return source_file_is_stale(checkpoint->files);
+	return source_file_is_stale(checkpoint->files) ||
+	       (checkpoint->spread &&
+		atomic_load(&checkpoint->spread->stale));
 }
 
 bool checkpoint_has(const struct checkpoint *checkpoint,
@@ -229,11 +364,49 @@ bool checkpoint_has(const struct checkpoint *checkpoint,
 	return !(entry->flags & CATALOG_HOLES);
 }
 
+static bool is_elsewhere(const struct checkpoint *c,
+			 const struct catalog_shard *shard)
+{
+	return c->spread && c->pins[shard->file].inode != 0 &&
+	       c->spread->folders[c->spread->ranks[shard->file]] < 0;
+}
+
+/* An item of a rank whose store is not here is fetched as a whole. */
+static int use_fetched(const struct checkpoint *c,
+		       const struct catalog_shard *shard,
+		       int (*use)(void *context, const struct input *input),
+		       void *context)
+{
+	const struct pin *pin = &c->pins[shard->file];
+	struct input input;
+	int fd, error;
+
+	if (!pin_holds(pin, shard))
+		return -EIO;
+	if (shard->size > LIMIT_OBJECT_MEMORY)
+		return -EOPNOTSUPP;
+	error = spread_fetch(c->spread, file_path(c, shard->file),
+			     c->spread->ranks[shard->file], pin,
+			     shard->offset, shard->size, &fd);
+	if (error == -ESTALE)
+		atomic_store(&c->spread->stale, true);
+	if (error)
+		return error;
+	input = input_file(fd, 0, shard->size);
+	error = shard->flags & CATALOG_TRANSFORMED ?
+		decode_use(&input, c->catalog, shard, use, context) :
+		use(context, &input);
+	close(fd);
+	return error;
+}
+
 int checkpoint_item(const struct checkpoint *checkpoint,
 		    const struct catalog_shard *shard,
 		    int (*use)(void *context, const struct input *input),
 		    void *context)
 {
+	if (is_elsewhere(checkpoint, shard))
+		return use_fetched(checkpoint, shard, use, context);
 	return checkpoint->decoded ?
 	       source_decoded_item(checkpoint->decoded, shard, use, context) :
 	       source_file_item(checkpoint->files, shard, use, context);
@@ -280,6 +453,37 @@ static bool same_file(const struct checkpoint *c, uint64_t index)
 	       pin_equal(&pin, &c->pins[index]);
 }
 
+static bool same_spread_file(const struct checkpoint *c, uint64_t index,
+			     struct merged **merged)
+{
+	struct pin pin = { .inode = 0 };
+	unsigned owner, near = c->spread->ranks[index];
+	int error = spread_find(c->spread, file_path(c, index), merged, &pin,
+				&owner, &near);
+
+	return (error && !io_is_missing(error)) ||
+	       (pin_equal(&pin, &c->pins[index]) &&
+		near == c->spread->ranks[index]);
+}
+
+static bool is_spread_current(const struct checkpoint *c, uint64_t *cursor)
+{
+	uint64_t count = c->catalog->file_count, i;
+	uint64_t looks = count < 4096 ? count : 4096;
+	struct merged *merged = NULL;
+	bool same = true;
+
+	if (checkpoint_is_stale(c) ||
+	    checkpoint_spread_signature(c->spread->merger, c->spread->path,
+					false) != c->spread->signature)
+		return false;
+	for (i = 0; i < looks && same; i++)
+		same = same_spread_file(c, (*cursor + i) % count, &merged);
+	*cursor += looks;
+	merged_put(merged);
+	return same;
+}
+
 /* Markers are looked at each time; safetensors files, which are markers and
  * data and may be many, in turn with @cursor. */
 bool checkpoint_is_current(const struct checkpoint *checkpoint,
@@ -290,6 +494,8 @@ bool checkpoint_is_current(const struct checkpoint *checkpoint,
 	uint64_t count = first ? first : checkpoint->catalog->file_count;
 	uint64_t looks = count < 4096 ? count : 4096;
 
+	if (checkpoint->spread)
+		return is_spread_current(checkpoint, cursor);
 	if (checkpoint_is_stale(checkpoint) || !same_names(checkpoint))
 		return false;
 	for (i = first; i < list->count; i++)

@@ -12,10 +12,14 @@
 #include "shard/io.h"
 #include "shard/marker.h"
 #include "shard/notes.h"
+#include "shard/spread.h"
 #include "shard/decode/source_decoded.h"
 
 struct checkpoint {
-	int folder;			/* owned descriptor */
+	int folder;			/* owned descriptor; -1: spread */
+	struct spread *spread;		/* owned; NULL: all is in `folder` */
+	struct source *remote;		/* owned; of a spread one: also reads
+					 * from other ranks */
 	struct catalog *catalog;	/* owned */
 	struct pin *pins;		/* owned; of the catalog's files;
 					 * inode 0: missing */
@@ -51,6 +55,25 @@ uint64_t checkpoint_signature(int folder);
 int checkpoint_open(int folder, const struct checkpoint_options *options,
 		    struct checkpoint **ret_checkpoint,
 		    struct checkpoint_report *report);
+/*
+ * Open the checkpoint at @path of the union of all ranks' stores: the builder
+ * reads the markers, the others have the catalog from the ranks above. As
+ * checkpoint_open; the notes are the builder's. -EPROTO and -EIO also when
+ * the catalog could not be had.
+ */
+int checkpoint_open_spread(struct merger *merger, struct peers *peers,
+			   const char *path,
+			   const struct checkpoint_options *options,
+			   struct checkpoint **ret_checkpoint,
+			   struct checkpoint_report *report);
+/* A number that changes with the markers at @path of the union, equal on all
+ * ranks; 0: there is none. @fresh: look now. */
+uint64_t checkpoint_spread_signature(struct merger *merger, const char *path,
+				     bool fresh);
+
+/* Where bytes come from that are in files of this machine; borrowed. */
+struct source *checkpoint_local_source(const struct checkpoint *checkpoint);
+
 /* NULL is fine. */
 void checkpoint_close(struct checkpoint *checkpoint);
 

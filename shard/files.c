@@ -34,7 +34,9 @@ struct slot {
 };
 
 struct files {
-	int folder;			/* borrowed; const */
+	int folder;			/* borrowed; const; -1: see below */
+	const int *folders;		/* borrowed; const; by rank */
+	const uint32_t *ranks;		/* borrowed; const; of each file */
 	const struct catalog *catalog;	/* borrowed; const */
 	const struct pin *pins;		/* borrowed; const */
 	bool in_memory;			/* const */
@@ -44,24 +46,64 @@ struct files {
 	struct slot slots[];
 };
 
-struct files *files_create(int folder, const struct catalog *catalog,
-			   const struct pin *pins)
+static bool is_in_memory(int folder)
+{
+	struct statfs status;
+
+	return fstatfs(folder, &status) == 0 &&
+	       (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+}
+
+static struct files *create(const struct catalog *catalog,
+			    const struct pin *pins)
 {
 	struct files *files;
-	struct statfs status;
 
 	files = calloc(1, sizeof(*files) +
 		       catalog->file_count * sizeof(files->slots[0]));
 	if (!files)
 		return NULL;
-	files->folder = folder;
+	files->folder = -1;
 	files->catalog = catalog;
 	files->pins = pins;
-	files->in_memory = fstatfs(folder, &status) == 0 &&
-			   (status.f_type == TMPFS_MAGIC ||
-			    status.f_type == RAMFS_MAGIC);
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
+}
+
+struct files *files_create(int folder, const struct catalog *catalog,
+			   const struct pin *pins)
+{
+	struct files *files = create(catalog, pins);
+
+	if (files) {
+		files->folder = folder;
+		files->in_memory = is_in_memory(folder);
+	}
+	return files;
+}
+
+struct files *files_create_spread(const int *folders, const uint32_t *ranks,
+				  const struct catalog *catalog,
+				  const struct pin *pins)
+{
+	struct files *files = create(catalog, pins);
+	uint64_t i;
+
+	if (!files)
+		return NULL;
+	files->folders = folders;
+	files->ranks = ranks;
+	files->in_memory = true;
+	for (i = 0; i < catalog->file_count && files->in_memory; i++)
+		if (folders[ranks[i]] >= 0)
+			files->in_memory = is_in_memory(folders[ranks[i]]);
+	return files;
+}
+
+static int folder_of(const struct files *files, uint32_t index)
+{
+	return files->folders ? files->folders[files->ranks[index]] :
+				files->folder;
 }
 
 static void close_slot(struct slot *slot)
@@ -132,7 +174,9 @@ static int open_slot(struct files *files, uint32_t index, struct file *ret)
 		return -ENOENT;
 	path = catalog_text(files->catalog,
 			    catalog_file(files->catalog, index)->path);
-	error = io_open(files->folder, path, &fd, &status);
+	if (folder_of(files, index) < 0)
+		return -ENOENT;
+	error = io_open(folder_of(files, index), path, &fd, &status);
 	if (io_is_missing(error))
 		error = -ESTALE;
 	if (error == -ESTALE)

@@ -15,6 +15,11 @@ struct files;
 /* Borrows its arguments, as source_file_create. NULL: no memory. */
 struct files *files_create(int folder, const struct catalog *catalog,
 			   const struct pin *pins);
+/* Likewise, of several ranks: @folders by rank, and the rank of each file,
+ * whose folder is there if it is ever got. */
+struct files *files_create_spread(const int *folders, const uint32_t *ranks,
+				  const struct catalog *catalog,
+				  const struct pin *pins);
 /* Nothing may be got any more. NULL is fine. */
 void files_destroy(struct files *files);
 

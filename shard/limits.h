@@ -98,6 +98,11 @@
 /* Tensors, objects, shards and files of one checkpoint: 32-bit indices. */
 #define LIMIT_COUNT ((uint64_t)1 << 31)
 
+/* Slots in use one behind the other in a catalog's tables of names. Half of the
+ * slots are free: under a seed that nobody knew, 2^31 names make runs of about
+ * 120. Names that were chosen for a seed would make every look-up slow. */
+#define LIMIT_SLOT_RUN 1024
+
 /* Comparisons of two boxes that an overlap may cost us to find: about a second
  * of work. A mesh of 96 x 8 x 64 shards needs 2^24. */
 #define LIMIT_TILE_STEPS ((uint64_t)1 << 26)
@@ -113,6 +118,14 @@
 /* Bytes of one read: what the kernel sends at most (256 pages), and an
  * element and a header's worth more. */
 #define LIMIT_READ_SIZE MIB
+
+/* Pieces that one rank asks another for at once: what the loop of a read
+ * gathers before it calls a source. */
+#define LIMIT_PIECES 16
+
+/* Bytes of a file that two ranks have which are compared: metadata and
+ * configurations; of larger ones the sizes are. */
+#define LIMIT_COMPARE_SIZE (16 * MIB)
 
 /* What is said to be wrong with one stored item: an archive of many records
  * that was overwritten would say it of each. */

@@ -40,15 +40,31 @@ static int refuse(struct loader *l, const struct marker *marker, int error,
 
 /* ---- one marker ---------------------------------------------------------- */
 
-/* Open a marker and pin it. -ENOENT: it is gone since it was listed. */
-static int open_marker(struct loader *l, struct marker *marker, int *ret_fd)
+/* An open marker. */
+struct opened {
+	int fd;
+	struct pin pin;		/* of what is open: a copy, perhaps */
+};
+
+/* Open a marker and pin it: all of it, or its header. -ENOENT: it is gone
+ * since it was listed. */
+static int open_marker(struct loader *l, struct marker *marker, bool whole,
+		       struct opened *ret)
 {
 	struct checkpoint *c = l->checkpoint;
-	struct stat status;
-	int error = io_open(c->folder, marker->name, ret_fd, &status);
+	struct stat status, opened;
+	int error = c->spread ?
+		    spread_open(c->spread, marker->name, &marker->pin, whole,
+				&ret->fd, &status) :
+		    io_open(c->folder, marker->name, &ret->fd, &status);
 
+	if (!error && fstat(ret->fd, &opened) < 0) {
+		error = -errno;
+		close(ret->fd);
+	}
 	if (error)
 		return error;
+	ret->pin = pin_from_stat(&opened);
 	marker->pin = pin_from_stat(&status);
 	if (c->status.st_ino == 0)
 		c->status = status;
@@ -56,18 +72,18 @@ static int open_marker(struct loader *l, struct marker *marker, int *ret_fd)
 }
 
 /* Close it; -ESTALE when it is not what it was. */
-static int close_marker(const struct marker *marker, int fd)
+static int close_marker(const struct opened *opened)
 {
 	struct stat after;
 	struct pin pin;
 	int error = 0;
 
-	if (fstat(fd, &after) == 0) {
+	if (fstat(opened->fd, &after) == 0) {
 		pin = pin_from_stat(&after);
-		if (!pin_equal(&pin, &marker->pin))
+		if (!pin_equal(&pin, &opened->pin))
 			error = -ESTALE;
 	}
-	close(fd);
+	close(opened->fd);
 	return error;
 }
 
@@ -116,15 +132,16 @@ static int read_text(struct loader *l, const struct marker *marker, int fd,
 static int read_marker(struct loader *l, struct marker *marker,
 		       const struct text_rule *rule, void **ret_data)
 {
-	int fd, changed, error = open_marker(l, marker, &fd);
+	struct opened opened;
+	int changed, error = open_marker(l, marker, true, &opened);
 	void *data = NULL;
 
 	if (error == -ENOENT)
 		return -ESTALE;
 	if (error)
 		return refuse(l, marker, error, strerror(-error));
-	error = read_text(l, marker, fd, rule, &data);
-	changed = close_marker(marker, fd);
+	error = read_text(l, marker, opened.fd, rule, &data);
+	changed = close_marker(&opened);
 	if (changed) {
 		free(data);
 		return changed;
@@ -177,7 +194,7 @@ static int explain_open(const struct loader *l, const struct marker *marker,
 	const struct checkpoint *c = l->checkpoint;
 	struct stat status;
 
-	if (error == -ENOENT &&
+	if (error == -ENOENT && !c->spread &&
 	    fstatat(c->folder, marker->name, &status, AT_SYMLINK_NOFOLLOW) ==
 	    0)
 		return fault_set(fault, -EINVAL, 0, "link to nothing");
@@ -209,14 +226,15 @@ static int read_header(struct loader *l, const struct marker *marker, int fd,
 static int add_file(struct loader *l, struct marker *marker)
 {
 	struct hf_file *file = &l->files[l->file_count++];
-	int fd, changed, error = open_marker(l, marker, &fd);
+	struct opened opened;
+	int changed, error = open_marker(l, marker, false, &opened);
 
 	file->path = marker->name;
 	if (error) {
 		error = explain_open(l, marker, error, &file->fault);
 	} else {
-		error = read_header(l, marker, fd, file);
-		changed = close_marker(marker, fd);
+		error = read_header(l, marker, opened.fd, file);
+		changed = close_marker(&opened);
 		if (changed)
 			return changed;
 	}

@@ -2,6 +2,7 @@
 #include "shard/marker.h"
 
 #include "shard/limits.h"
+#include "shard/merged.h"
 #include "shard/name.h"
 
 #include <dirent.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 static const char global_name[] = ".metadata";
-static const char inner_folder[] = "sharded";
+static const char inner_folder[] = "sharded", inner_prefix[] = "sharded/";
 static const char index_name[] = "model.safetensors.index.json";
 
 /* What one pass over a folder finds. */
@@ -130,19 +131,18 @@ static int take_index(struct found *found, const char *name)
 }
 
 static int take_entry(struct found *found, const char *prefix,
-		      const struct dirent *entry)
+		      const char *name, unsigned char type)
 {
 	uint64_t rank;
 
-	if (is_rank_name(entry->d_name, &rank))
-		return add_marker(&found->ranks, "", entry->d_name);
-	if (entry->d_type != DT_REG && entry->d_type != DT_LNK &&
-	    entry->d_type != DT_UNKNOWN)
+	if (is_rank_name(name, &rank))
+		return add_marker(&found->ranks, "", name);
+	if (type != DT_REG && type != DT_LNK && type != DT_UNKNOWN)
 		return 0;
-	if (ends_in(entry->d_name, ".safetensors"))
-		return add_marker(&found->files, prefix, entry->d_name);
-	if (ends_in(entry->d_name, ".safetensors.index.json"))
-		return take_index(found, entry->d_name);
+	if (ends_in(name, ".safetensors"))
+		return add_marker(&found->files, prefix, name);
+	if (ends_in(name, ".safetensors.index.json"))
+		return take_index(found, name);
 	return 0;
 }
 
@@ -156,7 +156,8 @@ static int read_stream(DIR *stream, const char *prefix, struct found *found)
 		entry = readdir(stream);
 		if (!entry)
 			return -errno;
-		error = take_entry(found, prefix, entry);
+		error = take_entry(found, prefix, entry->d_name,
+				   entry->d_type);
 		if (error)
 			return error;
 	}
@@ -186,19 +187,27 @@ static int find_names(int folder, const char *path, const char *prefix,
 
 /* ---- which of them count ------------------------------------------------- */
 
-/* What is in sharded/ goes to the files of @found. */
+/* Of what @inner has found in sharded/, only the files count. */
+static int add_inner(struct found *found, const struct found *inner)
+{
+	const struct marker *marker = (const void *)inner->files.data;
+	unsigned i;
+	int error = 0;
+
+	for (i = 0; i < count_of(&inner->files) && !error; i++)
+		error = add_marker(&found->files, "", marker[i].name);
+	return error;
+}
+
 static int find_inner(int folder, struct found *found)
 {
 	struct found inner = { .index = NULL };
-	const struct marker *marker;
-	unsigned i;
-	int error = find_names(folder, inner_folder, "sharded/", &inner);
+	int error = find_names(folder, inner_folder, inner_prefix, &inner);
 
 	if (error == -ENOENT || error == -ENOTDIR || error == -ELOOP)
 		error = 0;
-	marker = (const void *)inner.files.data;
-	for (i = 0; i < count_of(&inner.files) && !error; i++)
-		error = add_marker(&found->files, "", marker[i].name);
+	if (!error)
+		error = add_inner(found, &inner);
 	found_finish(&inner);
 	return error;
 }
@@ -210,13 +219,10 @@ static void take_markers(struct marker_list *list, struct array *markers)
 	*markers = (struct array){ .data = NULL };
 }
 
-static int take_files(int folder, struct found *found,
-		      struct marker_list *list)
+static int take_files(struct found *found, struct marker_list *list)
 {
-	int error = find_inner(folder, found);
+	int error = 0;
 
-	if (error)
-		return error;
 	qsort(found->files.data, count_of(&found->files),
 	      sizeof(struct marker), compare_names);
 	if (found->index)
@@ -243,6 +249,19 @@ static int take_one(enum marker_kind kind, const char *name,
 	return 0;
 }
 
+/* Those of ranks, else the files, to which sharded/ was added if need be. */
+static int take_found(struct found *found, struct marker_list *list)
+{
+	if (count_of(&found->ranks) == 0)
+		return count_of(&found->files) > 0 ? take_files(found, list) :
+						     -ENOENT;
+	qsort(found->ranks.data, count_of(&found->ranks),
+	      sizeof(struct marker), compare_ranks);
+	list->kind = MARKER_DCP_LOCAL;
+	take_markers(list, &found->ranks);
+	return 0;
+}
+
 int marker_list_read(int folder, const char *file, struct marker_list *ret)
 {
 	struct marker_list list = { .count = 0 };
@@ -259,18 +278,51 @@ int marker_list_read(int folder, const char *file, struct marker_list *ret)
 		error = -errno;
 	} else {
 		error = find_names(folder, ".", "", &found);
-		if (!error && count_of(&found.ranks) > 0) {
-			qsort(found.ranks.data, count_of(&found.ranks),
-			      sizeof(struct marker), compare_ranks);
-			list.kind = MARKER_DCP_LOCAL;
-			take_markers(&list, &found.ranks);
-		} else if (!error && count_of(&found.files) > 0) {
-			error = take_files(folder, &found, &list);
-		} else if (!error) {
-			error = -ENOENT;
-		}
+		if (!error && count_of(&found.ranks) == 0 &&
+		    count_of(&found.files) > 0)
+			error = find_inner(folder, &found);
+		if (!error)
+			error = take_found(&found, &list);
 	}
 	found_finish(&found);
+	if (!error)
+		*ret = list;
+	return error;
+}
+
+static int take_merged(struct found *found, const char *prefix,
+		       const struct merged *merged)
+{
+	size_t i;
+	int error = 0;
+
+	for (i = 0; i < merged->count && !error; i++)
+		error = take_entry(found, prefix, merged->entries[i].name,
+			IFTODT(merged->entries[i].stored.mode));
+	return error;
+}
+
+int marker_list_merged(const struct merged *merged, const struct merged *inner,
+		       struct marker_list *ret)
+{
+	struct marker_list list = { .count = 0 };
+	struct found found = { .index = NULL }, below = { .index = NULL };
+	int error;
+
+	if (merged_find(merged, global_name)) {
+		error = take_one(MARKER_DCP, global_name, &list);
+	} else {
+		error = take_merged(&found, "", merged);
+		if (!error && inner && count_of(&found.ranks) == 0 &&
+		    count_of(&found.files) > 0)
+			error = take_merged(&below, inner_prefix, inner);
+		if (!error)
+			error = add_inner(&found, &below);
+		if (!error)
+			error = take_found(&found, &list);
+	}
+	found_finish(&found);
+	found_finish(&below);
 	if (!error)
 		*ret = list;
 	return error;

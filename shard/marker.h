@@ -43,6 +43,10 @@ struct marker_list {
  * -ENOMEM, or what reading the folder gave.
  */
 int marker_list_read(int folder, const char *file, struct marker_list *ret);
+/* The same from merged folders: @inner is that of sharded/, or NULL. */
+struct merged;
+int marker_list_merged(const struct merged *merged, const struct merged *inner,
+		       struct marker_list *ret);
 void marker_list_finish(struct marker_list *list);
 
 /* Markers that are safetensors files. */

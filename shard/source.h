@@ -46,6 +46,9 @@ struct reply {
 					 * will touch the bytes */
 	bool gather;			/* borrow nothing this time */
 	bool nowait;			/* -EAGAIN instead of blocking */
+	unsigned lane;			/* what a read that was -EAGAIN would
+					 * wait for, see peers.h */
+	uint64_t peer_size;		/* bytes that came from other ranks */
 	unsigned char *buffer;		/* owned; reply_buffer makes it */
 	unsigned char *scratch;		/* owned; reply_scratch makes it */
 	struct reply *inner;		/* owned; reply_inner makes it */

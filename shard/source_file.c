@@ -176,17 +176,19 @@ static void destroy(struct source *source)
 	source_file_destroy((struct source_file *)source);
 }
 
-struct source_file *source_file_create(int folder,
-				       const struct catalog *catalog,
-				       const struct pin *pins)
+/* Takes @files over; NULL: it could not be made. */
+static struct source_file *create(const struct catalog *catalog,
+				  struct files *files)
 {
 	struct source_file *s = calloc(1, sizeof(*s));
 
-	if (!s)
+	if (!s) {
+		files_destroy(files);
 		return NULL;
+	}
 	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
 	s->catalog = catalog;
-	s->files = files_create(folder, catalog, pins);
+	s->files = files;
 	if (s->files)
 		s->layouts = layouts_create(catalog, s->files);
 	if (!s->layouts) {
@@ -194,6 +196,22 @@ struct source_file *source_file_create(int folder,
 		return NULL;
 	}
 	return s;
+}
+
+struct source_file *source_file_create(int folder,
+				       const struct catalog *catalog,
+				       const struct pin *pins)
+{
+	return create(catalog, files_create(folder, catalog, pins));
+}
+
+struct source_file *source_file_create_spread(const int *folders,
+					      const uint32_t *ranks,
+					      const struct catalog *catalog,
+					      const struct pin *pins)
+{
+	return create(catalog,
+		      files_create_spread(folders, ranks, catalog, pins));
 }
 
 void source_file_destroy(struct source_file *source)

@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { BATCH_COUNT = 16 };
-
 /*
  * What of a range with holes has been found. Without overlaps the volumes add
  * up; with them each element has a bit.
@@ -75,7 +73,7 @@ static int check_coverage(const struct transfer *transfer, uint64_t begin,
 static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 		struct reply *reply)
 {
-	struct piece pieces[BATCH_COUNT];
+	struct piece pieces[LIMIT_PIECES];
 	struct plan plan;
 	unsigned count;
 	int error = 0;
@@ -84,12 +82,12 @@ static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 		  transfer->selection, begin, end);
 	do {
 		count = 0;
-		while (count < BATCH_COUNT && plan_next(&plan, &pieces[count]))
+		while (count < LIMIT_PIECES && plan_next(&plan, &pieces[count]))
 			count++;
 		if (count > 0)
 			error = transfer->source->read(transfer->source, &plan,
 						       pieces, count, reply);
-	} while (!error && count == BATCH_COUNT);
+	} while (!error && count == LIMIT_PIECES);
 	return error;
 }
 

@@ -141,4 +141,8 @@ void tool_progress_hide(void);
 /* Takes the line away. */
 void tool_progress_end(void);
 
+/* ckptfs --wait MOUNTPOINT [--timeout SECONDS]; its exit status. @argv[0] is
+ * the option. */
+int tool_wait(int argc, char **argv);
+
 #endif

@@ -8,6 +8,7 @@
 #ifndef SHARD_DECODE_DECODE_H
 #define SHARD_DECODE_DECODE_H
 
+#include "shard/catalog.h"
 #include "shard/fault.h"
 #include "shard/io.h"
 
@@ -37,5 +38,14 @@ int decode_check(const char *chain, size_t size, struct fault *fault);
  */
 int decode(const struct input *input, const char *chain, size_t size,
 	   uint64_t limit, struct decode_output *output, struct fault *fault);
+
+/*
+ * Decode the item of @shard that @input has, and use it as a whole, at most
+ * LIMIT_OBJECT_MEMORY bytes: as source_decoded_item, without a cache.
+ */
+int decode_use(const struct input *input, const struct catalog *catalog,
+	       const struct catalog_shard *shard,
+	       int (*use)(void *context, const struct input *input),
+	       void *context);
 
 #endif

@@ -210,6 +210,25 @@ static void impossible_shapes_are_refused(void **state)
 	}
 }
 
+/* 12 bits times 2^62 are none, to who does not look. */
+static void impossible_packed_shapes_are_refused(void **state)
+{
+	static const uint64_t written[] = { 0, UINT64_C(1) << 62, 3 };
+	struct catalog_builder *builder = catalog_out_create(&notes);
+	const struct catalog_tensor tensor = {
+		.name = "w", .name_size = 1, .dtype = DTYPE_F4,
+		.shape = { .ndim = 3, .size = { 0, 1, 0 } },
+		.written = written, .source = 5,
+	};
+	struct fault fault;
+
+	(void)state;
+	assert_int_equal(catalog_builder_begin(builder, &tensor, &fault),
+			 -E2BIG);
+	refusal_check("shape", &fault, -E2BIG, 5, "too large");
+	catalog_builder_destroy(builder);
+}
+
 static void empty_tensors(void **state)
 {
 	const struct box shape = BOX2(0, 0, 0, 7);
@@ -246,6 +265,26 @@ static void unknown_types_keep_their_name(void **state)
 	assert_int_equal(entry->type_name_size, 4);
 	assert_memory_equal(catalog_text(catalog, entry->type_name), "int3",
 			    4);
+	free(catalog);
+}
+
+/* A name of no bytes has no place either. */
+static void unknown_type_without_a_name(void **state)
+{
+	struct catalog_builder *builder = catalog_out_create(&notes);
+	const struct catalog_tensor tensor = {
+		.name = "w", .name_size = 1, .dtype = DTYPE_UNKNOWN,
+		.type_name = "", .shape = { .ndim = 0 },
+	};
+	struct catalog *catalog;
+	struct fault fault;
+
+	(void)state;
+	assert_int_equal(catalog_builder_begin(builder, &tensor, &fault), 0);
+	catalog_out_end(builder);
+	catalog = catalog_out_finish(builder);
+	assert_int_equal(catalog_entry(catalog, 0)->type_name_size, 0);
+	assert_int_equal(catalog_entry(catalog, 0)->type_name, 0);
 	free(catalog);
 }
 
@@ -324,8 +363,10 @@ int main(void)
 		cmocka_unit_test(empty_shards_may_lie_anywhere),
 		cmocka_unit_test(shards_out_of_bounds_are_refused),
 		cmocka_unit_test(impossible_shapes_are_refused),
+		cmocka_unit_test(impossible_packed_shapes_are_refused),
 		cmocka_unit_test(empty_tensors),
 		cmocka_unit_test(unknown_types_keep_their_name),
+		cmocka_unit_test(unknown_type_without_a_name),
 		cmocka_unit_test(objects_come_after_tensors),
 		cmocka_unit_test(files_are_known_again),
 		cmocka_unit_test(half_built_may_be_destroyed),

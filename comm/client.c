@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "comm/client.h"
+
+#include "comm/source_peer.h"
+#include "comm/wire.h"
+#include "shard/catalog_check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct client *from_peers(struct peers *peers)
+{
+	return (struct client *)(void *)peers;
+}
+
+/* One call, whose answer is there until engine_end. */
+static int ask(struct client *c, struct engine_call *call,
+	       const struct wire *wire)
+{
+	int error = c->peers.wait_ready(&c->peers);
+
+	if (error)
+		return error;
+	call->payload = wire->data;
+	call->size = wire->size;
+	error = engine_begin(c->engine, call, 1, false);
+	return error ? error : engine_wait(c->engine, call);
+}
+
+/* ---- stored files ---------------------------------------------------------- */
+
+/* The name of the last whole entry of what was got; all are checked. */
+static int check_list(const void *data, size_t size, char ret_last[256])
+{
+	struct stored stored;
+	size_t position = 0;
+
+	while (stored_entry_next(data, size, &position, &stored)) {
+		memcpy(ret_last, stored.name, stored.entry.name_size);
+		ret_last[stored.entry.name_size] = '\0';
+	}
+	return position == size ? 0 : -EPROTO;
+}
+
+static int peer_list(struct peers *peers, unsigned rank, const char *path,
+		     unsigned timeout_ms, struct array *out)
+{
+	struct client *c = from_peers(peers);
+	char after[256] = "", last[256] = "";
+	size_t got;
+	int error;
+
+	do {
+		struct engine_call call = {
+			.rank = rank, .service = SERVICE_LIST,
+			.timeout_ms = timeout_ms, .patient = !timeout_ms,
+		};
+		struct wire wire;
+
+		strcpy(after, last);
+		error = wire_list(&wire, path, after);
+		if (!error)
+			error = ask(c, &call, &wire);
+		got = error ? 0 : call.got;
+		if (!error && got > 0)
+			error = check_list(call.data, got, last);
+		/* It goes on, or it would never end. */
+		if (!error && got > 0 && strcmp(last, after) <= 0)
+			error = -EPROTO;
+		if (!error)
+			error = array_append(out, call.data, got);
+		engine_end(c->engine, &call);
+	} while (!error && got > 0);
+	return error;
+}
+
+static int peer_status(struct peers *peers, unsigned rank, const char *path,
+		       struct array *out)
+{
+	struct client *c = from_peers(peers);
+	struct engine_call call = { .rank = rank, .service = SERVICE_STATUS };
+	struct stored stored;
+	struct wire wire;
+	size_t position = 0;
+	int error = wire_path(&wire, path);
+
+	if (!error)
+		error = ask(c, &call, &wire);
+	if (!error && (!stored_entry_next(call.data, call.got, &position,
+					  &stored) || position != call.got))
+		error = -EPROTO;
+	if (!error)
+		error = array_append(out, call.data, call.got);
+	engine_end(c->engine, &call);
+	return error;
+}
+
+static int peer_digest(struct peers *peers, unsigned rank,
+		       const struct file_range *range, uint64_t ret_hash[2])
+{
+	struct client *c = from_peers(peers);
+	struct engine_call call = { .rank = rank, .service = SERVICE_DIGEST,
+				    .patient = true };
+	struct wire wire;
+	int error = wire_file(&wire, range);
+
+	if (!error)
+		error = ask(c, &call, &wire);
+	if (!error && call.got != 2 * sizeof(*ret_hash))
+		error = -EPROTO;
+	if (!error)
+		memcpy(ret_hash, call.data, call.got);
+	engine_end(c->engine, &call);
+	return error;
+}
+
+static int peer_file(struct peers *peers, unsigned rank,
+		     const struct file_range *range, void *buffer,
+		     size_t *ret_size)
+{
+	struct client *c = from_peers(peers);
+	struct engine_call call = { .rank = rank, .service = SERVICE_FILE };
+	struct wire wire;
+	int error = wire_file(&wire, range);
+
+	if (!error)
+		error = ask(c, &call, &wire);
+	if (!error && call.got > range->size)
+		error = -EPROTO;
+	if (!error) {
+		memcpy(buffer, call.data, call.got);
+		*ret_size = call.got;
+	}
+	engine_end(c->engine, &call);
+	return error;
+}
+
+/* ---- catalogs -------------------------------------------------------------- */
+
+/*
+ * The lowest rank that lives makes catalogs. The others have them from the
+ * rank above in the binomial tree, which is the own number without its lowest
+ * bit; if that one does not answer, from the one above it, and so on.
+ */
+static unsigned builder_of(const struct client *c)
+{
+	unsigned rank = 0;
+
+	while (rank < c->peers.rank &&
+	       engine_state(c->engine, rank) != PEER_UP)
+		rank++;
+	return rank;
+}
+
+static bool peer_is_builder(struct peers *peers)
+{
+	struct client *c = from_peers(peers);
+
+	return builder_of(c) == peers->rank;
+}
+
+static unsigned parent_of(const struct client *c, unsigned builder)
+{
+	unsigned rank = c->peers.rank;
+
+	do
+		rank &= rank - 1;
+	while (rank > builder && engine_state(c->engine, rank) != PEER_UP);
+	return rank > builder ? rank : builder;
+}
+
+/* No more memory than it takes in the end. */
+static int reserve(struct array *blob, uint64_t size)
+{
+	if (!array_add(blob, size))
+		return -ENOMEM;
+	blob->size = 0;
+	return 0;
+}
+
+/* One part of it, appended; the whole size goes to @ret_total. */
+static int fetch_part(struct client *c, unsigned rank,
+		      const struct catalog_part *part, struct array *blob,
+		      uint64_t *ret_total)
+{
+	struct engine_call call = { .rank = rank, .service = SERVICE_CATALOG,
+				    .patient = true };
+	struct wire wire;
+	int error = wire_catalog(&wire, part);
+
+	if (!error)
+		error = ask(c, &call, &wire);
+	if (!error && call.got <= sizeof(*ret_total))
+		error = -EPROTO;
+	if (!error) {
+		memcpy(ret_total, call.data, sizeof(*ret_total));
+		/* A catalog has the size of its metadata, about. */
+		if (*ret_total > 2 * LIMIT_METADATA_SIZE)
+			error = -EPROTO;
+	}
+	if (!error && blob->size == 0)
+		error = reserve(blob, *ret_total);
+	if (!error)
+		error = array_append(blob, call.data + sizeof(*ret_total),
+				     call.got - sizeof(*ret_total));
+	engine_end(c->engine, &call);
+	return error;
+}
+
+static int fetch_catalog(struct client *c, unsigned rank,
+			 const struct catalog_part *wanted,
+			 struct array *blob)
+{
+	struct catalog_part part = *wanted;
+	uint64_t total = 0, first = 0;
+	int error;
+
+	do {
+		part.offset = blob->size;
+		error = fetch_part(c, rank, &part, blob, &total);
+		if (part.offset == 0)
+			first = total;
+		if (!error && (total != first || blob->size > total))
+			error = -EPROTO;
+	} while (!error && blob->size < total);
+	return error;
+}
+
+static int peer_catalog(struct peers *peers, const struct catalog_part *part,
+			struct catalog **ret_catalog)
+{
+	struct client *c = from_peers(peers);
+	struct array blob = { .data = NULL };
+	unsigned builder, parent;
+	struct fault fault;
+	int error = peers->wait_ready(peers);
+
+	if (error)
+		return error;
+	builder = builder_of(c);
+	if (builder == peers->rank)
+		return -EAGAIN;
+	parent = parent_of(c, builder);
+	error = fetch_catalog(c, parent, part, &blob);
+	if (error && parent != builder) {
+		blob.size = 0;
+		error = fetch_catalog(c, builder, part, &blob);
+	}
+	if (!error)
+		error = catalog_check(blob.data, blob.size, &fault);
+	if (error)
+		array_finish(&blob);
+	else
+		*ret_catalog = (struct catalog *)(void *)blob.data;
+	return error == -EBADMSG ? -EPROTO : error;
+}
+
+/* ---- shards ---------------------------------------------------------------- */
+
+static struct source *peer_source(struct peers *peers,
+				  const struct peer_files *files,
+				  struct source *below)
+{
+	return source_peer_create(from_peers(peers)->engine, peers, files,
+				  below);
+}
+
+int client_init(struct client *client, unsigned rank, unsigned count)
+{
+	unsigned i;
+
+	client->engine = NULL;
+	client->peers = (struct peers){
+		.rank = rank, .count = count,
+		.stores = calloc(count, sizeof(int)),
+		.list = peer_list, .status = peer_status,
+		.digest = peer_digest, .file = peer_file,
+		.catalog = peer_catalog, .is_builder = peer_is_builder,
+		.source = peer_source,
+	};
+	if (!client->peers.stores)
+		return -ENOMEM;
+	for (i = 0; i < count; i++)
+		client->peers.stores[i] = -1;
+	return 0;
+}
+
+void client_finish(struct client *client)
+{
+	unsigned i;
+
+	engine_destroy(client->engine);
+	for (i = 0; client->peers.stores && i < client->peers.count; i++)
+		if (i != client->peers.rank && client->peers.stores[i] >= 0)
+			close(client->peers.stores[i]);
+	free(client->peers.stores);
+}

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ *	starting -> running -> over
+ *	    |
+ *	    +-> failed
+ *
+ * One thread starts MPI, meets the others, and is then the engine's.
+ */
+#include "comm/cluster.h"
+
+#include "comm/client.h"
+#include "comm/meet.h"
+#include "comm/transport_mpi.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long MPI may take to end. */
+enum { FINISH_S = 3 };
+
+enum state { STARTING, RUNNING, FAILED, STOPPED };
+
+struct cluster {
+	struct client client;		/* has the peers */
+	struct cluster_options options;	/* const; its strings are owned */
+	char *store, *settings;
+	pthread_t thread;
+	struct hello *hellos;		/* owned; const once running */
+	pthread_mutex_t lock;
+	pthread_cond_t change;
+	enum state state;		/* guarded by lock */
+	bool met;			/* once it was running; likewise */
+	bool over;			/* the thread has ended; likewise */
+};
+
+/* ---- starting -------------------------------------------------------------- */
+
+static void set_state(struct cluster *c, enum state state)
+{
+	pthread_mutex_lock(&c->lock);
+	c->met = state == RUNNING;
+	if (c->state == STARTING || state != RUNNING)
+		c->state = state;
+	pthread_cond_broadcast(&c->change);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* MPI comes as a module: who has no ranks does without. It is never closed:
+ * MPI's own threads may be in it. */
+static int load_transport(struct transport **ret_transport, char *trouble)
+{
+	int (*create)(struct transport **);
+	void *module = dlopen("ckptfs_mpi.so", RTLD_NOW | RTLD_GLOBAL);
+
+	if (!module) {
+		snprintf(trouble, 1024, "no MPI: %s", dlerror());
+		return -ENOENT;
+	}
+	*(void **)&create = dlsym(module, "transport_mpi_create");
+	if (!create) {
+		snprintf(trouble, 1024, "no MPI: %s", dlerror());
+		return -ENOENT;
+	}
+	return create(ret_transport);
+}
+
+/* What the others are; opens the stores of those on this host. */
+static int look_at_others(struct cluster *c, const struct hello *mine)
+{
+	struct peers *peers = &c->client.peers;
+	unsigned i;
+
+	for (i = 0; i < peers->count; i++)
+		if (i == peers->rank)
+			peers->stores[i] = c->options.store_fd;
+		else if (!c->options.force_mpi)
+			peers->stores[i] = meet_open_store(mine,
+							   &c->hellos[i]);
+	return 0;
+}
+
+static void known(void *context, unsigned rank, uint32_t ip)
+{
+	struct cluster *c = context;
+
+	if (c->options.watch)
+		watch_known(c->options.watch, rank, ip);
+}
+
+static void serve(void *context, struct engine_request *request)
+{
+	struct cluster *c = context;
+
+	c->options.serve(c->options.context, request);
+}
+
+static void changed(void *context, unsigned rank, enum peer_state state)
+{
+	struct cluster *c = context;
+
+	c->options.changed(c->options.context, rank, state);
+}
+
+static int connect_bell(struct cluster *c, struct bell *bell)
+{
+	unsigned count = c->client.peers.count, i;
+	struct bell_address *addresses = calloc(count, sizeof(*addresses));
+	int error;
+
+	if (!addresses)
+		return -ENOMEM;
+	for (i = 0; i < count; i++)
+		addresses[i] = c->hellos[i].bell;
+	error = bell_connect(bell, c->hellos[0].nonce, c->client.peers.rank,
+			     addresses, count);
+	if (!error && c->options.watch)
+		watch_started(c->options.watch, c->hellos[0].nonce,
+			      c->client.peers.rank, addresses, count);
+	free(addresses);
+	return error;
+}
+
+static int meet_all(struct cluster *c, struct transport *transport,
+		    struct bell *bell, struct hello *mine, char *trouble)
+{
+	struct engine_options options = {
+		.transport = transport, .bell = bell,
+		.deadline_ms = c->options.deadline_ms,
+		.serve = serve, .changed = changed, .known = known,
+		.context = c,
+	};
+	int error;
+
+	if (transport->rank != c->client.peers.rank ||
+	    transport->count != c->client.peers.count) {
+		snprintf(trouble, 1024, "MPI says rank %u of %u, mpirun rank %u of %u",
+			 transport->rank, transport->count,
+			 c->client.peers.rank, c->client.peers.count);
+		return -EPROTO;
+	}
+	error = meet(transport, mine, c->hellos, trouble);
+	if (!error)
+		error = look_at_others(c, mine);
+	if (!error)
+		error = connect_bell(c, bell);
+	if (!error)
+		error = engine_create(&options, &c->client.engine);
+	return error;
+}
+
+static int start(struct cluster *c, char *trouble)
+{
+	struct transport *transport = NULL;
+	struct bell *bell = NULL;
+	struct hello *mine = malloc(sizeof(*mine));
+	int error = mine ? load_transport(&transport, trouble) : -ENOMEM;
+
+	if (error)
+		goto free_mine;
+	meet_hello(mine, c->options.version, c->settings, c->store,
+		   c->options.store_fd);
+	error = bell_create(&bell, &mine->bell);
+	if (!error)
+		error = meet_all(c, transport, bell, mine, trouble);
+	if (error) {
+		bell_destroy(bell);
+		transport->destroy(transport);
+	}
+free_mine:
+	free(mine);
+	return error;
+}
+
+static void *thread_main(void *context)
+{
+	struct cluster *c = context;
+	char trouble[1024] = "";
+	int error = start(c, trouble);
+
+	if (error && !*trouble)
+		snprintf(trouble, sizeof(trouble), "starting MPI: %s",
+			 strerror(-error));
+	set_state(c, error ? FAILED : RUNNING);
+	c->options.started(c->options.context, error ? trouble : NULL);
+	if (!error)
+		engine_run(c->client.engine);
+	pthread_mutex_lock(&c->lock);
+	c->over = true;
+	pthread_cond_broadcast(&c->change);
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+/* ---- for the client -------------------------------------------------------- */
+
+static struct cluster *from_peers(struct peers *peers)
+{
+	return (struct cluster *)(void *)((char *)peers -
+		offsetof(struct cluster, client.peers));
+}
+
+static int wait_ready(struct peers *peers)
+{
+	struct cluster *c = from_peers(peers);
+	int error;
+
+	pthread_mutex_lock(&c->lock);
+	while (c->state == STARTING)
+		pthread_cond_wait(&c->change, &c->lock);
+	error = c->state == RUNNING ? 0 : -ESHUTDOWN;
+	pthread_mutex_unlock(&c->lock);
+	return error;
+}
+
+static bool is_ready(struct peers *peers)
+{
+	struct cluster *c = from_peers(peers);
+	bool ready;
+
+	pthread_mutex_lock(&c->lock);
+	ready = c->state == RUNNING;
+	pthread_mutex_unlock(&c->lock);
+	return ready;
+}
+
+static void info(struct peers *peers, unsigned rank,
+		 struct peer_info *ret_info)
+{
+	struct cluster *c = from_peers(peers);
+	bool met;
+
+	*ret_info = (struct peer_info){
+		.state = rank == peers->rank ? PEER_SELF : PEER_STARTING,
+	};
+	pthread_mutex_lock(&c->lock);
+	met = c->met;
+	pthread_mutex_unlock(&c->lock);
+	if (!met)
+		return;
+	ret_info->state = engine_state(c->client.engine, rank);
+	ret_info->pid = c->hellos[rank].pid;
+	ret_info->direct = peers->stores[rank] >= 0;
+	memcpy(ret_info->host, c->hellos[rank].host, sizeof(ret_info->host));
+}
+
+static void probe(struct peers *peers)
+{
+	if (is_ready(peers))
+		engine_probe(from_peers(peers)->client.engine);
+}
+
+/* ---- life ------------------------------------------------------------------ */
+
+static int init(struct cluster *c, const struct cluster_options *options)
+{
+	pthread_condattr_t monotonic;
+	int error;
+
+	c->options = *options;
+	c->store = strdup(options->store);
+	c->settings = strdup(options->settings);
+	c->hellos = calloc(options->count, sizeof(*c->hellos));
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->change, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	error = client_init(&c->client, options->rank, options->count);
+	c->client.peers.wait_ready = wait_ready;
+	c->client.peers.is_ready = is_ready;
+	c->client.peers.info = info;
+	c->client.peers.probe = probe;
+	return c->store && c->settings && c->hellos ? error : -ENOMEM;
+}
+
+int cluster_create(const struct cluster_options *options,
+		   struct cluster **ret_cluster)
+{
+	struct cluster *c = calloc(1, sizeof(*c));
+	int error = c ? init(c, options) : -ENOMEM;
+
+	if (!error)
+		error = -pthread_create(&c->thread, NULL, thread_main, c);
+	if (!error) {
+		*ret_cluster = c;
+		return 0;
+	}
+	if (c) {
+		c->over = true;
+		c->thread = pthread_self();
+		cluster_destroy(c);
+	}
+	return error;
+}
+
+bool cluster_stop(struct cluster *cluster)
+{
+	struct timespec until;
+	bool running, over;
+
+	pthread_mutex_lock(&cluster->lock);
+	running = cluster->state == RUNNING;
+	cluster->state = STOPPED;
+	pthread_cond_broadcast(&cluster->change);
+	pthread_mutex_unlock(&cluster->lock);
+	if (running)
+		engine_stop(cluster->client.engine);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += running ? FINISH_S : 0;
+	pthread_mutex_lock(&cluster->lock);
+	while (!cluster->over)
+		if (pthread_cond_timedwait(&cluster->change, &cluster->lock,
+					   &until) == ETIMEDOUT)
+			break;
+	over = cluster->over;
+	pthread_mutex_unlock(&cluster->lock);
+	return over;
+}
+
+void cluster_destroy(struct cluster *cluster)
+{
+	if (!cluster)
+		return;
+	if (!pthread_equal(cluster->thread, pthread_self()))
+		pthread_join(cluster->thread, NULL);
+	client_finish(&cluster->client);
+	pthread_mutex_destroy(&cluster->lock);
+	pthread_cond_destroy(&cluster->change);
+	free(cluster->hellos);
+	free(cluster->store);
+	free(cluster->settings);
+	free(cluster);
+}
+
+struct peers *cluster_peers(struct cluster *cluster)
+{
+	return &cluster->client.peers;
+}
+
+void cluster_count(struct cluster *cluster, struct engine_counters *ret)
+{
+	*ret = (struct engine_counters){ .slots = 0 };
+	if (is_ready(&cluster->client.peers))
+		engine_count(cluster->client.engine, ret);
+}

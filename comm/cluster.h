@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All ranks of a job, as struct peers: started in the background, since MPI
+ * waits until all of them are there. Until then its calls wait.
+ */
+#ifndef COMM_CLUSTER_H
+#define COMM_CLUSTER_H
+
+#include "comm/engine.h"
+#include "comm/watch.h"
+
+struct cluster;
+
+struct cluster_options {
+	unsigned rank, count;		/* as mpirun says */
+	const char *store;		/* the path of this rank's store */
+	int store_fd;			/* borrowed: the store */
+	const char *version;		/* of the program */
+	const char *settings;		/* text that must be the same on all
+					 * ranks, under 256 bytes */
+	unsigned deadline_ms;
+	bool force_mpi;			/* ask also ranks of this host */
+	struct watch *watch;		/* borrowed; NULL: nobody watches */
+	/* As those of the engine. */
+	void (*serve)(void *context, struct engine_request *request);
+	void (*changed)(void *context, unsigned rank, enum peer_state state);
+	/* Once: all have met (NULL), or why they have not. */
+	void (*started)(void *context, const char *trouble);
+	void *context;
+};
+
+/* Start; all strings are copied. 0 or -errno. */
+int cluster_create(const struct cluster_options *options,
+		   struct cluster **ret_cluster);
+
+/* Say goodbye and end the thread; all calls fail from now on. False: MPI did
+ * not end in time, and the process should end without it. */
+bool cluster_stop(struct cluster *cluster);
+/* After that, when nobody calls any more. NULL is fine. */
+void cluster_destroy(struct cluster *cluster);
+
+struct peers *cluster_peers(struct cluster *cluster);
+/* Zero before all have met. */
+void cluster_count(struct cluster *cluster, struct engine_counters *ret);
+
+#endif

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "comm/source_peer.h"
+
+#include "comm/wire.h"
+#include "shard/extent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Runs below this are copied, as in source_file.c. */
+enum { BORROW_SIZE_MIN = 1024 };
+
+struct source_peer {
+	struct source base;		/* first: passed as this */
+	struct engine *engine;		/* borrowed; const, as are all */
+	struct peers *peers;
+	struct peer_files files;
+	struct source *below;
+};
+
+/* One request to one rank, and which pieces it is for. */
+struct part {
+	struct engine_call call;
+	struct wire wire;
+	unsigned count;
+	size_t size;			/* bytes that must come */
+	unsigned pieces[LIMIT_PIECES];	/* indices */
+};
+
+/* What one call of read has to do. */
+struct job {
+	struct source_peer *source;
+	const struct plan *plan;
+	const struct piece *pieces;
+	unsigned count;			/* of pieces */
+	struct reply *reply;
+	unsigned part_count, local_count;
+	struct part *parts[LIMIT_PIECES];	/* owned */
+	struct piece local[LIMIT_PIECES];
+};
+
+static uint32_t file_of(const struct job *job, const struct piece *piece)
+{
+	return catalog_shard(job->source->files.catalog, job->plan->entry,
+			     piece->shard)->file;
+}
+
+/* Is its file nowhere on this machine? */
+static bool is_remote(const struct job *job, const struct piece *piece,
+		      unsigned *ret_rank)
+{
+	const struct source_peer *s = job->source;
+	uint32_t file = file_of(job, piece);
+
+	*ret_rank = s->files.ranks[file];
+	return s->files.pins[file].inode != 0 &&
+	       s->peers->stores[*ret_rank] < 0;
+}
+
+static size_t size_of(const struct job *job, const struct piece *piece)
+{
+	size_t size = dtype_info((enum dtype)job->plan->entry->dtype)->size;
+	unsigned i;
+
+	for (i = 0; i < job->plan->entry->ndim; i++)
+		size *= piece->count[i];
+	return size;
+}
+
+/* ---- asking ---------------------------------------------------------------- */
+
+static bool add_to_part(const struct job *job, struct part *part,
+			unsigned index)
+{
+	const struct piece *piece = &job->pieces[index];
+	size_t size = size_of(job, piece);
+
+	if (size > ENGINE_BULK_MAX - part->size ||
+	    !wire_add_piece(&part->wire, piece,
+			    pin_hash(&job->source->files.pins[
+					     file_of(job, piece)])))
+		return false;
+	part->pieces[part->count++] = index;
+	part->size += size;
+	return true;
+}
+
+static int add_part(struct job *job, unsigned rank, unsigned index)
+{
+	const struct catalog *catalog = job->source->files.catalog;
+	uint64_t entry = (uint64_t)(job->plan->entry -
+				    catalog_entry(catalog, 0));
+	struct part *part = malloc(sizeof(*part));
+
+	if (!part)
+		return -ENOMEM;
+	part->call = (struct engine_call){ .rank = rank,
+					   .service = SERVICE_PIECES };
+	part->count = 0;
+	part->size = 0;
+	wire_pieces(&part->wire, catalog->hash, entry, job->plan->entry->ndim);
+	job->parts[job->part_count++] = part;
+	return add_to_part(job, part, index) ? 0 : -EIO;
+}
+
+/* Shards that overlap are copied in their order: each has a part of its
+ * own. */
+static int sort_pieces(struct job *job)
+{
+	bool apart = job->plan->entry->flags & CATALOG_OVERLAP;
+	unsigned i, j, rank;
+	int error = 0;
+
+	for (i = 0; i < job->count && !error; i++) {
+		if (!is_remote(job, &job->pieces[i], &rank)) {
+			job->local[job->local_count++] = job->pieces[i];
+			continue;
+		}
+		for (j = 0; j < job->part_count && !apart; j++)
+			if (job->parts[j]->call.rank == rank &&
+			    add_to_part(job, job->parts[j], i))
+				break;
+		if (apart || j == job->part_count)
+			error = add_part(job, rank, i);
+	}
+	return error;
+}
+
+static int begin(struct job *job)
+{
+	struct engine_call calls[LIMIT_PIECES];
+	/* Who holds slots must not wait for more. */
+	bool nowait = job->reply->hold_count > 0 && !job->reply->gather;
+	unsigned i;
+	int error;
+
+	for (i = 0; i < job->part_count; i++) {
+		struct part *part = job->parts[i];
+
+		part->call.payload = part->wire.data;
+		part->call.size = part->wire.size;
+		calls[i] = part->call;
+	}
+	error = engine_begin(job->source->engine, calls, job->part_count,
+			     nowait);
+	for (i = 0; i < job->part_count && !error; i++)
+		job->parts[i]->call = calls[i];
+	return error == -EAGAIN ? -ENOBUFS : error;
+}
+
+/* The rank has another catalog, or none yet: make it learn ours, once. */
+static int ask_again(struct job *job, struct part *part)
+{
+	struct source_peer *s = job->source;
+	struct engine_call learn = {
+		.rank = part->call.rank, .service = SERVICE_LEARN,
+		.patient = true,
+	};
+	struct wire wire;
+	int error = wire_learn(&wire, s->files.path, s->files.catalog->hash);
+
+	engine_end(s->engine, &part->call);
+	learn.payload = wire.data;
+	learn.size = wire.size;
+	if (!error)
+		error = engine_begin(s->engine, &learn, 1, false);
+	if (!error)
+		error = engine_wait(s->engine, &learn);
+	engine_end(s->engine, &learn);
+	if (!error)
+		error = engine_begin(s->engine, &part->call, 1, false);
+	return error ? error : engine_wait(s->engine, &part->call);
+}
+
+/* ---- what comes ------------------------------------------------------------ */
+
+static void release_slot(void *context, uint64_t index)
+{
+	struct engine_call call = { .slot = (void *)(uintptr_t)index };
+
+	engine_end(context, &call);
+}
+
+/* The runs of a piece whose elements are dense at @data. */
+static void init_extents(const struct job *job, const struct piece *piece,
+			 struct extents *extents)
+{
+	struct layout layout = { .offset = 0 };
+	struct piece dense = *piece;
+
+	memset(dense.offset, 0, sizeof(dense.offset));
+	box_strides(job->plan->entry->ndim, piece->count, layout.stride);
+	extents_init(extents, job->plan, &dense, &layout);
+}
+
+static int borrow_runs(struct reply *reply, const unsigned char *data,
+		       const struct extent *extent)
+{
+	uint64_t i;
+	int error = 0;
+
+	for (i = 0; i < extent->count && !error; i++)
+		error = reply_borrow(reply, extent->target +
+				     i * extent->target_stride,
+				     data + extent->offset +
+				     i * extent->stride, extent->size);
+	return error;
+}
+
+static int copy_runs(struct reply *reply, const unsigned char *data,
+		     const struct extent *extent)
+{
+	unsigned char *to = reply_buffer(reply);
+	uint64_t i;
+
+	if (!to)
+		return -ENOMEM;
+	to += reply->base + extent->target;
+	for (i = 0; i < extent->count; i++)
+		memcpy(to + i * extent->target_stride,
+		       data + extent->offset + i * extent->stride,
+		       extent->size);
+	return 0;
+}
+
+/* @ret_borrowed: some of the slot is needed until the reply is released. */
+static int put_piece(const struct job *job, const struct piece *piece,
+		     const unsigned char *data, bool *ret_borrowed)
+{
+	struct reply *reply = job->reply;
+	struct extents extents;
+	struct extent extent;
+	int error = 0;
+
+	init_extents(job, piece, &extents);
+	while (!error && extents_next(&extents, &extent)) {
+		if (reply->gather || extent.size < BORROW_SIZE_MIN) {
+			error = copy_runs(reply, data, &extent);
+			continue;
+		}
+		*ret_borrowed = true;
+		error = borrow_runs(reply, data, &extent);
+	}
+	return error;
+}
+
+static int put_part(struct job *job, struct part *part)
+{
+	struct source_peer *s = job->source;
+	const unsigned char *data = part->call.data;
+	bool borrowed = false;
+	unsigned i;
+	int error = 0;
+
+	if (part->call.got != part->size)
+		return -EPROTO;
+	for (i = 0; i < part->count && !error; i++) {
+		const struct piece *piece = &job->pieces[part->pieces[i]];
+
+		error = put_piece(job, piece, data, &borrowed);
+		data += size_of(job, piece);
+	}
+	job->reply->peer_size += part->size;
+	if (!borrowed)
+		return error;
+	if (reply_hold(job->reply, release_slot, s->engine,
+		       (uintptr_t)part->call.slot))
+		return -ENOBUFS;
+	part->call.slot = NULL;
+	return error;
+}
+
+static int finish_part(struct job *job, struct part *part)
+{
+	int error = engine_wait(job->source->engine, &part->call);
+
+	if (error == -ENODATA)
+		error = ask_again(job, part);
+	if (!error)
+		error = put_part(job, part);
+	if (error == -ESTALE)
+		atomic_store(job->source->files.stale, true);
+	/* Of what a rank says only some is for who reads a file. */
+	switch (-error) {
+	case 0: case ENOBUFS: case ENOMEM: case ESTALE: case EOPNOTSUPP:
+		return error;
+	default:
+		return -EIO;
+	}
+}
+
+/* ---- reading --------------------------------------------------------------- */
+
+static void finish_job(struct job *job)
+{
+	unsigned i;
+
+	for (i = 0; i < job->part_count; i++) {
+		engine_end(job->source->engine, &job->parts[i]->call);
+		free(job->parts[i]);
+	}
+}
+
+static int run_job(struct job *job)
+{
+	struct source *below = job->source->below;
+	unsigned i;
+	int error = begin(job), other;
+
+	if (!error && job->local_count > 0)
+		error = below->read(below, job->plan, job->local,
+				    job->local_count, job->reply);
+	for (i = 0; i < job->part_count && !error; i++) {
+		other = finish_part(job, job->parts[i]);
+		error = error ? error : other;
+	}
+	return error;
+}
+
+/* One by one, in their order. */
+static int read_ordered(struct source_peer *s, const struct plan *plan,
+			const struct piece *pieces, unsigned count,
+			struct reply *reply)
+{
+	unsigned i;
+	int error = 0;
+
+	for (i = 0; i < count && !error; i++) {
+		struct job job = { .source = s, .plan = plan, .count = 1,
+				   .pieces = &pieces[i], .reply = reply };
+
+		error = sort_pieces(&job);
+		if (!error)
+			error = run_job(&job);
+		finish_job(&job);
+	}
+	return error;
+}
+
+/* 0: everything is on this machine. Else whether to wait for a rank. */
+static int look_at_ranks(struct job *job)
+{
+	unsigned i, rank, remote = 0;
+
+	for (i = 0; i < job->count; i++) {
+		if (!is_remote(job, &job->pieces[i], &rank))
+			continue;
+		remote++;
+		if (engine_state(job->source->engine, rank) != PEER_UP)
+			return -EIO;
+		if (job->reply->nowait) {
+			job->reply->lane = peers_read_lane(rank);
+			return -EAGAIN;
+		}
+	}
+	return (int)remote;
+}
+
+static int read_pieces(struct source *source, const struct plan *plan,
+		       const struct piece *pieces, unsigned count,
+		       struct reply *reply)
+{
+	struct source_peer *s = (struct source_peer *)source;
+	struct job job = { .source = s, .plan = plan, .pieces = pieces,
+			   .count = count, .reply = reply };
+	int error = look_at_ranks(&job);
+
+	if (error < 0)
+		return error;
+	if (error == 0)
+		return s->below->read(s->below, plan, pieces, count, reply);
+	if (plan->entry->flags & CATALOG_OVERLAP)
+		return read_ordered(s, plan, pieces, count, reply);
+	error = sort_pieces(&job);
+	if (!error)
+		error = run_job(&job);
+	finish_job(&job);
+	return error;
+}
+
+static void destroy(struct source *source)
+{
+	free(source);
+}
+
+struct source *source_peer_create(struct engine *engine, struct peers *peers,
+				  const struct peer_files *files,
+				  struct source *below)
+{
+	struct source_peer *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
+	s->engine = engine;
+	s->peers = peers;
+	s->files = *files;
+	s->below = below;
+	return &s->base;
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "comm/watch.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Ranks whose end is waited for; of more, these. */
+enum { RANKS_MAX = 4096, PROBE_MS = 500 };
+
+struct watch {
+	atomic_bool mounted;		/* `point` is filled in */
+	atomic_bool started;		/* the rest is */
+	char point[4096];
+	uint64_t nonce;
+	unsigned rank, count;
+	struct bell_address bells[RANKS_MAX];
+	_Atomic uint32_t ips[RANKS_MAX];	/* where it was heard from */
+};
+
+/* ---- the daemon's side ----------------------------------------------------- */
+
+void watch_mounted(struct watch *watch, const char *point)
+{
+	snprintf(watch->point, sizeof(watch->point), "%s", point);
+	atomic_store(&watch->mounted, true);
+}
+
+void watch_started(struct watch *watch, uint64_t nonce, unsigned rank,
+		   const struct bell_address *addresses, unsigned count)
+{
+	watch->nonce = nonce;
+	watch->rank = rank;
+	watch->count = count < RANKS_MAX ? count : RANKS_MAX;
+	memcpy(watch->bells, addresses, watch->count * sizeof(*addresses));
+	atomic_store(&watch->started, true);
+}
+
+void watch_known(struct watch *watch, unsigned rank, uint32_t ip)
+{
+	if (rank < RANKS_MAX)
+		atomic_store(&watch->ips[rank], ip);
+}
+
+/* ---- the watcher's side ---------------------------------------------------- */
+
+struct watcher {
+	struct watch *watch;
+	pid_t child;
+	int signals, child_fd, parent_fd;	/* to poll; -1: none */
+	bool told;				/* the child, to end */
+};
+
+static int open_process(pid_t pid)
+{
+	return pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+}
+
+static void tell_child(struct watcher *w)
+{
+	kill(w->child, SIGTERM);
+	/* One that is stopped could not hear it. */
+	kill(w->child, SIGCONT);
+	w->told = true;
+}
+
+/* Sleep until something happens, or @timeout_ms; -1: without an end. Returns
+ * whether it is time to end. */
+static bool wait_for_word(struct watcher *w, int timeout_ms)
+{
+	struct pollfd fds[] = {
+		{ .fd = w->signals, .events = POLLIN },
+		{ .fd = w->parent_fd, .events = POLLIN },
+		{ .fd = w->child_fd, .events = POLLIN },
+	};
+	struct signalfd_siginfo info;
+
+	if (poll(fds, 3, timeout_ms) <= 0)
+		return false;
+	if (fds[0].revents &&
+	    read(w->signals, &info, sizeof(info)) != sizeof(info))
+		return false;
+	if (fds[1].revents)
+		/* It stays readable: look at it once. */
+		w->parent_fd = -1;
+	return fds[0].revents || fds[1].revents;
+}
+
+static int wait_for_child(struct watcher *w)
+{
+	int status;
+
+	while (waitpid(w->child, &status, WNOHANG) != w->child)
+		if (wait_for_word(w, -1))
+			tell_child(w);
+	w->child_fd = -1;
+	return status;
+}
+
+/* Only where the daemon's death has left a mount that nobody answers for. */
+static void detach(const char *point)
+{
+	struct statfs status;
+	pid_t pid;
+
+	/* The kernel would answer a stat from its cache. */
+	if (statfs(point, &status) == 0 || errno != ENOTCONN)
+		return;
+	if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return;
+	pid = fork();
+	if (pid == 0) {
+		execlp("fusermount3", "fusermount3", "-uzq", "--", point,
+		       (char *)NULL);
+		_exit(1);
+	}
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+}
+
+/* Is a rank still there? As long as it does not refuse, it may be. */
+static bool others_live(struct bell *bell, bool *gone, const struct watch *w)
+{
+	struct bell_event event;
+	bool live = false;
+	unsigned i;
+
+	while (bell_next(bell, &event))
+		if (event.kind == BELL_REFUSED || event.kind == BELL_BYE)
+			gone[event.rank] = true;
+	for (i = 0; i < w->count; i++)
+		if (i != w->rank && !gone[i]) {
+			live = true;
+			bell_send(bell, i, BELL_PING);
+		}
+	return live;
+}
+
+/* mpirun must not see an end before all others have theirs. */
+static void linger(struct watcher *w)
+{
+	const struct watch *watch = w->watch;
+	struct bell_address ours;
+	bool *gone = calloc(watch->count + 1, sizeof(*gone));
+	struct bell *bell = NULL;
+	unsigned i;
+
+	if (w->told || !gone || bell_create(&bell, &ours) ||
+	    bell_connect(bell, watch->nonce, watch->rank, watch->bells,
+			 watch->count))
+		goto out;
+	for (i = 0; i < watch->count; i++)
+		bell_know(bell, i, atomic_load(&watch->ips[i]));
+	while (others_live(bell, gone, watch))
+		if (wait_for_word(w, PROBE_MS))
+			break;
+out:
+	bell_destroy(bell);
+	free(gone);
+}
+
+/* What `ps` shows of the watcher. */
+static void rename_process(const char *point, int argc, char **argv)
+{
+	size_t size = (size_t)(argv[argc - 1] - argv[0]) +
+		      strlen(argv[argc - 1]) + 1;
+	char title[256];
+
+	prctl(PR_SET_NAME, "ckptfs-watcher");
+	snprintf(title, sizeof(title), "ckptfs-watcher %s", point);
+	memset(argv[0], 0, size);
+	memcpy(argv[0], title, strlen(title) < size ? strlen(title) : size - 1);
+}
+
+static int run_watcher(struct watcher *w)
+{
+	const struct watch *watch = w->watch;
+	int status = wait_for_child(w), code;
+
+	code = WIFEXITED(status) ? WEXITSTATUS(status) :
+				   128 + WTERMSIG(status);
+	if (code != 0 && atomic_load(&watch->mounted))
+		detach(watch->point);
+	if (code != 0 && atomic_load(&watch->started))
+		linger(w);
+	return code;
+}
+
+static int block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+int watch_fork(const char *point, int argc, char **argv,
+	       struct watch **ret_watch, int *ret_status)
+{
+	struct watcher w = { .child_fd = -1 };
+	pid_t parent = getppid(), self = getpid();
+
+	w.watch = mmap(NULL, sizeof(*w.watch), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (w.watch == MAP_FAILED)
+		return -errno;
+	/* Before the fork: a signal must find somebody who hands it on. */
+	w.signals = block_signals();
+	if (w.signals < 0)
+		return -errno;
+	w.child = fork();
+	if (w.child < 0)
+		return -errno;
+	if (w.child == 0) {
+		close(w.signals);
+		/* mpirun kills the group of what it has started soon after it
+		 * told it to end: unmounting may take longer. */
+		setpgid(0, 0);
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		if (getppid() != self)
+			_exit(1);
+		*ret_watch = w.watch;
+		return 0;
+	}
+	w.child_fd = open_process(w.child);
+	w.parent_fd = open_process(parent);
+	rename_process(point, argc, argv);
+	*ret_status = run_watcher(&w);
+	return 1;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The watcher: the process that mpirun has started, whose child the daemon is.
+ *
+ * When the daemon dies, by whatever signal, the watcher detaches its mount,
+ * so that no mount point is left in "Transport endpoint is not connected". It
+ * then stays until all other ranks have ended, since mpirun ends the whole
+ * job as soon as one of its processes ends without MPI_Finalize. When mpirun
+ * dies, or the watcher is told to end, it tells the daemon to. When the
+ * watcher itself is killed, the daemon gets a SIGTERM.
+ */
+#ifndef COMM_WATCH_H
+#define COMM_WATCH_H
+
+#include "comm/bell.h"
+
+/* What the daemon tells its watcher, in memory that both have. */
+struct watch;
+
+/*
+ * Fork, before there are threads. In the child, the daemon: 0 with @ret_watch.
+ * In the watcher: 1 with its exit status, when all is over. -errno.
+ * @point is the mount point; @argv, which is overwritten with what the watcher
+ * is called, and @argc are those of main.
+ */
+int watch_fork(const char *point, int argc, char **argv,
+	       struct watch **ret_watch, int *ret_status);
+
+/* The mount is at @point (its real path) now. */
+void watch_mounted(struct watch *watch, const char *point);
+/* All have met: these are the bells of the job, of which @rank is ours. */
+void watch_started(struct watch *watch, uint64_t nonce, unsigned rank,
+		   const struct bell_address *addresses, unsigned count);
+/* @rank was heard from at this address. Thread safe. */
+void watch_known(struct watch *watch, unsigned rank, uint32_t ip);
+
+#endif

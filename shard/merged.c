@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/merged.h"
+
+#include "shard/limits.h"
+#include "shard/name.h"
+#include "shard/store_list.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How old a folder may be; how long to wait for a rank whose last list is
+ * there; folders to keep. */
+enum { FRESH_MS = 1000, IMPATIENT_MS = 2000, CACHE_MAX = 4096 };
+
+/* The last of a path. Never freed before the merger: few, and shared. */
+struct cached {
+	char *path;		/* owned */
+	pthread_mutex_t lock;	/* held while the ranks are asked */
+	struct merged *merged;	/* one reference; guarded by the merger's
+				 * lock */
+};
+
+/* Two files that were compared. */
+struct verdict {
+	uint64_t key;
+	bool same;
+};
+
+struct merger {
+	struct peers *peers;	/* borrowed; const, as is what says */
+	void (*say)(void *context, const char *line);
+	void *context;
+	pthread_mutex_t lock;
+	void *cache, *verdicts;	/* trees of search.h; guarded by lock */
+	unsigned cached_count;	/* likewise */
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- comparing ------------------------------------------------------------- */
+
+static int compare_verdicts(const void *a, const void *b)
+{
+	const struct verdict *x = a, *y = b;
+
+	return x->key < y->key ? -1 : x->key > y->key;
+}
+
+static bool join(const char *path, const char *name, char *ret, size_t size)
+{
+	return (size_t)snprintf(ret, size, "%s%s%s", path, *path ? "/" : "",
+				name) < size;
+}
+
+static int digest(struct merger *merger, unsigned rank,
+		  const struct file_range *range, uint64_t hash[2])
+{
+	struct peers *peers = merger->peers;
+	struct stat status;
+	struct pin pin;
+	int fd, error;
+
+	if (peers->stores[rank] < 0)
+		return peers->digest(peers, rank, range, hash);
+	error = store_open(peers->stores[rank], range->path, &fd, &status);
+	if (error)
+		return error;
+	pin = pin_from_stat(&status);
+	error = pin_equal(&pin, &range->pin) ?
+		store_digest(fd, range->pin.size, hash) : -ESTALE;
+	close(fd);
+	return error;
+}
+
+static bool same_content(struct merger *merger, const char *path,
+			 const struct merged_entry *a,
+			 const struct merged_entry *b)
+{
+	const struct pin *p = &a->stored.pin, *q = &b->stored.pin;
+	struct file_range range = { .path = path, .exact = true };
+	uint64_t x[2], y[2];
+
+	if (p->size != q->size)
+		return false;
+	/* One file of a file system that both have. */
+	if (p->inode == q->inode && p->mtime == q->mtime &&
+	    p->ctime == q->ctime)
+		return true;
+	if (p->size > LIMIT_COMPARE_SIZE)
+		return false;
+	range.pin = *p;
+	if (digest(merger, a->rank, &range, x))
+		return false;
+	range.pin = *q;
+	return digest(merger, b->rank, &range, y) == 0 && x[0] == y[0] &&
+	       x[1] == y[1];
+}
+
+static void say_conflict(struct merger *merger, const char *path,
+			 const struct merged_entry *a,
+			 const struct merged_entry *b)
+{
+	bool large = S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
+		     a->stored.pin.size == b->stored.pin.size &&
+		     a->stored.pin.size > LIMIT_COMPARE_SIZE;
+	char line[LIMIT_PATH_SIZE + 128];
+
+	if (!merger->say)
+		return;
+	snprintf(line, sizeof(line), large ?
+		 "%s: rank %u and rank %u have it, too large to be compared: that of rank %u is used" :
+		 "%s: differs between rank %u and rank %u: that of rank %u is used",
+		 path, a->rank, b->rank, a->rank);
+	merger->say(merger->context, line);
+}
+
+/* Are the two one file? Found out, and said, once. */
+static bool is_same(struct merger *merger, const char *folder,
+		    const struct merged_entry *a, const struct merged_entry *b)
+{
+	char path[LIMIT_PATH_SIZE];
+	struct verdict verdict = { .same = false }, *made, **found;
+
+	if (!S_ISREG(a->stored.mode) && !S_ISREG(b->stored.mode) &&
+	    (a->stored.mode & S_IFMT) == (b->stored.mode & S_IFMT))
+		return true;
+	if (!join(folder, a->name, path, sizeof(path)))
+		return false;
+	verdict.key = name_hash(path, strlen(path), a->rank);
+	verdict.key = name_hash(&a->stored.pin, sizeof(a->stored.pin),
+				verdict.key + b->rank);
+	verdict.key = name_hash(&b->stored.pin, sizeof(b->stored.pin),
+				verdict.key);
+	pthread_mutex_lock(&merger->lock);
+	found = tfind(&verdict, &merger->verdicts, compare_verdicts);
+	if (found)
+		verdict = **found;
+	pthread_mutex_unlock(&merger->lock);
+	if (found)
+		return verdict.same;
+	verdict.same = S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
+		       same_content(merger, path, a, b);
+	if (!verdict.same)
+		say_conflict(merger, path, a, b);
+	made = malloc(sizeof(*made));
+	if (!made)
+		return verdict.same;
+	*made = verdict;
+	pthread_mutex_lock(&merger->lock);
+	found = tsearch(made, &merger->verdicts, compare_verdicts);
+	if (!found || *found != made)
+		free(made);
+	pthread_mutex_unlock(&merger->lock);
+	return verdict.same;
+}
+
+/* ---- merging --------------------------------------------------------------- */
+
+static int compare_entries(const void *a, const void *b)
+{
+	const struct merged_entry *x = a, *y = b;
+	int order = strcmp(x->name, y->name);
+
+	return order ? order : x->rank < y->rank ? -1 : x->rank > y->rank;
+}
+
+/* All entries of all ranks, unsorted. */
+static int collect(struct merged *merged, unsigned ranks)
+{
+	size_t size = 0, count = 0, position;
+	struct stored stored;
+	char *text;
+	unsigned rank;
+
+	for (rank = 0; rank < ranks; rank++) {
+		const struct array *list = &merged->lists[rank];
+
+		for (position = 0; stored_entry_next(list->data, list->size,
+						     &position, &stored);
+		     count++)
+			size += stored.entry.name_size +
+				stored.entry.target_size + 2u;
+	}
+	merged->entries = calloc(count + 1, sizeof(*merged->entries));
+	merged->names = text = malloc(size + 1);
+	if (!merged->entries || !text)
+		return -ENOMEM;
+	for (rank = 0; rank < ranks; rank++) {
+		const struct array *list = &merged->lists[rank];
+
+		for (position = 0; stored_entry_next(list->data, list->size,
+						     &position, &stored);) {
+			struct merged_entry *entry =
+				&merged->entries[merged->count++];
+
+			*entry = (struct merged_entry){
+				.name = text, .rank = rank, .near = rank,
+				.stored = stored.entry,
+				.near_pin = stored.entry.pin,
+				.target = text + stored.entry.name_size + 1,
+				.target_size = stored.entry.target_size,
+			};
+			memcpy(text, stored.name, stored.entry.name_size);
+			text += stored.entry.name_size;
+			*text++ = '\0';
+			memcpy(text, stored.target, stored.entry.target_size);
+			text += stored.entry.target_size;
+			*text++ = '\0';
+		}
+	}
+	return 0;
+}
+
+/* Of one name, the first is the lowest rank's. */
+static void reduce(struct merger *merger, struct merged *merged)
+{
+	const int *stores = merger->peers->stores;
+	size_t i, kept = 0;
+
+	if (merged->count > 1)
+		qsort(merged->entries, merged->count, sizeof(*merged->entries),
+		      compare_entries);
+	for (i = 0; i < merged->count; i++) {
+		const struct merged_entry *entry = &merged->entries[i];
+		struct merged_entry *last =
+			kept ? &merged->entries[kept - 1] : NULL;
+
+		if (!last || strcmp(last->name, entry->name) != 0) {
+			merged->entries[kept++] = *entry;
+			continue;
+		}
+		if (!is_same(merger, merged->path, last, entry) ||
+		    !S_ISREG(last->stored.mode))
+			continue;
+		if (entry->rank == merger->peers->rank ||
+		    (stores[last->near] < 0 && stores[entry->rank] >= 0)) {
+			last->near = entry->rank;
+			last->near_pin = entry->stored.pin;
+		}
+	}
+	merged->count = kept;
+}
+
+/* ---- asking ---------------------------------------------------------------- */
+
+/* What one rank has; of one that does not answer, what it had. */
+static int ask(struct merger *merger, struct merged *merged,
+	       const struct merged *before, unsigned rank)
+{
+	struct peers *peers = merger->peers;
+	struct array *list = &merged->lists[rank];
+	bool known = before && before->known[rank];
+	int error;
+
+	if (peers->stores[rank] >= 0)
+		error = store_list(peers->stores[rank], merged->path, list);
+	else
+		error = peers->list(peers, rank, merged->path,
+				    known ? IMPATIENT_MS : 0, list);
+	if (error == -ENOENT || error == -ENOTDIR || error == -ELOOP ||
+	    error == -EXDEV) {
+		list->size = 0;
+		merged->known[rank] = true;
+		return 0;
+	}
+	if (!error) {
+		merged->found = true;
+		merged->known[rank] = true;
+		return 0;
+	}
+	list->size = 0;
+	if (error == -ENOMEM || error == -ESHUTDOWN)
+		return error;
+	if (!known)
+		return 0;
+	merged->known[rank] = true;
+	merged->found |= before->lists[rank].size > 0;
+	return array_append(list, before->lists[rank].data,
+			    before->lists[rank].size);
+}
+
+static void destroy(struct merged *merged, unsigned ranks)
+{
+	unsigned i;
+
+	for (i = 0; merged->lists && i < ranks; i++)
+		array_finish(&merged->lists[i]);
+	free(merged->lists);
+	free(merged->known);
+	free(merged->entries);
+	free(merged->names);
+	free(merged->path);
+	free(merged);
+}
+
+/* The lists are only for the next look: their number is in the first. */
+static int make(struct merger *merger, const char *path,
+		const struct merged *before, struct merged **ret_merged)
+{
+	unsigned ranks = merger->peers->count, i;
+	struct merged *merged = calloc(1, sizeof(*merged));
+	int error = -ENOMEM;
+
+	if (!merged)
+		return -ENOMEM;
+	merged->references = 1;
+	merged->ranks = ranks;
+	merged->path = strdup(path);
+	merged->lists = calloc(ranks, sizeof(*merged->lists));
+	merged->known = calloc(ranks, sizeof(*merged->known));
+	if (merged->path && merged->lists && merged->known)
+		error = 0;
+	for (i = 0; i < ranks && !error; i++)
+		error = ask(merger, merged, before, i);
+	if (!error)
+		error = collect(merged, ranks);
+	if (error) {
+		destroy(merged, ranks);
+		return error;
+	}
+	reduce(merger, merged);
+	merged->made_ms = now_ms();
+	*ret_merged = merged;
+	return 0;
+}
+
+void merged_put(struct merged *merged)
+{
+	if (merged && atomic_fetch_sub(&merged->references, 1) == 1)
+		destroy(merged, merged->ranks);
+}
+
+/* ---- the cache ------------------------------------------------------------- */
+
+static int compare_cached(const void *a, const void *b)
+{
+	const struct cached *x = a, *y = b;
+
+	return strcmp(x->path, y->path);
+}
+
+static struct cached *get_cached_locked(struct merger *merger,
+					const char *path)
+{
+	struct cached key = { .path = (char *)path }, **found, *cached;
+
+	found = tfind(&key, &merger->cache, compare_cached);
+	if (found)
+		return *found;
+	if (merger->cached_count == CACHE_MAX)
+		return NULL;
+	cached = calloc(1, sizeof(*cached));
+	if (!cached)
+		return NULL;
+	cached->path = strdup(path);
+	if (!cached->path ||
+	    !tsearch(cached, &merger->cache, compare_cached)) {
+		free(cached->path);
+		free(cached);
+		return NULL;
+	}
+	pthread_mutex_init(&cached->lock, NULL);
+	merger->cached_count++;
+	return cached;
+}
+
+static struct merged *get_merged(struct merger *merger, struct cached *cached)
+{
+	struct merged *merged;
+
+	pthread_mutex_lock(&merger->lock);
+	merged = cached->merged;
+	if (merged)
+		atomic_fetch_add(&merged->references, 1);
+	pthread_mutex_unlock(&merger->lock);
+	return merged;
+}
+
+static int refresh_locked(struct merger *merger, struct cached *cached,
+			  const struct merged *before,
+			  struct merged **ret_merged)
+{
+	struct merged *merged, *old;
+	int error = make(merger, cached->path, before, &merged);
+
+	if (error)
+		return error;
+	atomic_fetch_add(&merged->references, 1);
+	pthread_mutex_lock(&merger->lock);
+	old = cached->merged;
+	cached->merged = merged;
+	pthread_mutex_unlock(&merger->lock);
+	merged_put(old);
+	*ret_merged = merged;
+	return 0;
+}
+
+int merger_get(struct merger *merger, const char *path, bool fresh,
+	       struct merged **ret_merged)
+{
+	uint64_t asked_ms = now_ms();
+	struct cached *cached;
+	struct merged *merged;
+	int error = merger->peers->wait_ready(merger->peers);
+
+	if (error)
+		return error;
+	pthread_mutex_lock(&merger->lock);
+	cached = get_cached_locked(merger, path);
+	pthread_mutex_unlock(&merger->lock);
+	if (!cached)
+		return make(merger, path, NULL, ret_merged);
+	pthread_mutex_lock(&cached->lock);
+	merged = get_merged(merger, cached);
+	/* Whoever waited for the lock is served by who had it. */
+	if (merged && (merged->made_ms > asked_ms ||
+		       (!fresh && asked_ms - merged->made_ms < FRESH_MS))) {
+		*ret_merged = merged;
+	} else {
+		error = refresh_locked(merger, cached, merged, ret_merged);
+		merged_put(merged);
+	}
+	pthread_mutex_unlock(&cached->lock);
+	return error;
+}
+
+struct merger *merger_create(struct peers *peers,
+			     void (*say)(void *context, const char *line),
+			     void *context)
+{
+	struct merger *merger = calloc(1, sizeof(*merger));
+
+	if (!merger)
+		return NULL;
+	merger->peers = peers;
+	merger->say = say;
+	merger->context = context;
+	pthread_mutex_init(&merger->lock, NULL);
+	return merger;
+}
+
+static void free_cached(void *data)
+{
+	struct cached *cached = data;
+
+	merged_put(cached->merged);
+	pthread_mutex_destroy(&cached->lock);
+	free(cached->path);
+	free(cached);
+}
+
+void merger_destroy(struct merger *merger)
+{
+	if (!merger)
+		return;
+	tdestroy(merger->cache, free_cached);
+	tdestroy(merger->verdicts, free);
+	pthread_mutex_destroy(&merger->lock);
+	free(merger);
+}
+
+/* ---- finding --------------------------------------------------------------- */
+
+const struct merged_entry *merged_find(const struct merged *merged,
+				       const char *name)
+{
+	size_t low = 0, high = merged->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strcmp(merged->entries[middle].name, name);
+
+		if (order == 0)
+			return &merged->entries[middle];
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+int merger_find(struct merger *merger, const char *path,
+		struct merged **merged, const struct merged_entry **ret_entry)
+{
+	const char *slash = strrchr(path, '/');
+	size_t size = slash ? (size_t)(slash - path) : 0;
+	char folder[LIMIT_PATH_SIZE];
+	int error = 0;
+
+	if (size >= sizeof(folder))
+		return -ENAMETOOLONG;
+	memcpy(folder, path, size);
+	folder[size] = '\0';
+	if (*merged && strcmp((*merged)->path, folder) != 0) {
+		merged_put(*merged);
+		*merged = NULL;
+	}
+	if (!*merged)
+		error = merger_get(merger, folder, false, merged);
+	if (error)
+		return error;
+	*ret_entry = merged_find(*merged, slash ? slash + 1 : path);
+	return *ret_entry ? 0 : -ENOENT;
+}
