@@ -154,6 +154,7 @@ class Job:
         self.scratch = pathlib.Path("/tmp/ckptfs-" + self.name)
         self.env["TMPDIR"] = str(self.scratch)
         self.segments = set()
+        self.connections = {}
         self.proc = None
         self.exit_code = None
         self.abandoned = False
@@ -215,6 +216,7 @@ class Job:
             return False
         self.pids[rank] = status["pid"]
         self.segments |= shared_segments(status["pid"])
+        self.connections[rank] = os.minor(os.stat(self.mounts[rank]).st_dev)
         return len(status["ranks"]) == self.ranks and all(
             r["state"] in ("self", "up") for r in status["ranks"])
 
@@ -366,6 +368,8 @@ class Job:
                 left.append(self.proc.pid)
             for pid in left:
                 send(pid, signal.SIGKILL)
+            if left:
+                self.abort_connections()
             for point in self.mounts:
                 if is_mounted(point):
                     subprocess.run(["fusermount3", "-uz", str(point)],
@@ -391,6 +395,18 @@ class Job:
         if faults:
             faults.append("log of the job:\n" + self.log())
         return faults
+
+    def abort_connections(self):
+        """Free who waits in the kernel for an answer, also where the mount
+        is detached already; needs root."""
+        control = self.scratch / "control"
+        control.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "fusectl", "none", str(control)],
+                       stderr=subprocess.DEVNULL)
+        for number in self.connections.values():
+            with contextlib.suppress(OSError):
+                (control / str(number) / "abort").write_text("1")
+        subprocess.run(["umount", str(control)], stderr=subprocess.DEVNULL)
 
     def remove_files(self):
         """What Open MPI leaves when it is killed, and our own."""
