@@ -85,6 +85,15 @@ struct peer_info {
 	bool direct;		/* its store can be opened from here */
 };
 
+/* One rank's answer. */
+struct peer_list {
+	unsigned rank;
+	unsigned timeout_ms;	/* how long at most; 0: as long as the rank
+				 * answers pings */
+	struct array *out;	/* gets lines of struct stored_entry, sorted */
+	int error;		/* 0; -ENOENT, -ENOTDIR: no such folder */
+};
+
 struct peer_files;
 
 struct peers {
@@ -101,11 +110,10 @@ struct peers {
 	/* Find out, in the background, whether all are still there. */
 	void (*probe)(struct peers *peers);
 
-	/* What @rank has in the folder @path, as lines of struct
-	 * stored_entry, sorted; appended to @out. @timeout_ms: how long at
-	 * most, 0: as long as any call. -ENOENT, -ENOTDIR. */
-	int (*list)(struct peers *peers, unsigned rank, const char *path,
-		    unsigned timeout_ms, struct array *out);
+	/* What each of @count ranks has in the folder @path: all are asked at
+	 * once. Each has its own error. */
+	void (*list)(struct peers *peers, const char *path,
+		     struct peer_list *lists, unsigned count);
 	/* One file or folder, itself: one struct stored_entry. -ENOENT. */
 	int (*status)(struct peers *peers, unsigned rank, const char *path,
 		      struct array *out);
