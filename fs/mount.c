@@ -31,7 +31,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { WORKER_MAX = 4, POOL_MAX = 16, READ_AHEAD_KIB = 4096 };
+enum { WORKER_MAX = 4, READ_AHEAD_KIB = 4096 };
+/* Threads of the pool, and of these how many may be of one lane at once. */
+enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 
 struct mount {
 	struct ops ops;
@@ -348,6 +350,21 @@ static bool is_inside(const char *inner, const char *outer)
 		(inner[size] == '/' || inner[size] == '\0'));
 }
 
+static struct pool *make_pool(unsigned rank_count)
+{
+	unsigned count = LANE_RANKS + rank_count, i;
+	unsigned *lane_max = malloc(count * sizeof(*lane_max));
+	struct pool *pool;
+
+	if (!lane_max)
+		return NULL;
+	for (i = 0; i < count; i++)
+		lane_max[i] = i == LANE_STORE ? STORE_MAX : PEER_MAX;
+	pool = pool_create(POOL_MAX, lane_max, count);
+	free(lane_max);
+	return pool;
+}
+
 int mount_create(struct namespace *ns, const struct mount_options *options,
 		 struct mount **ret_mount)
 {
@@ -365,7 +382,7 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	sem_init(&mount->spare, 0, 0);
 	mount->path = strdup(options->path);
 	mount->source = strdup(options->source);
-	mount->pool = pool_create(POOL_MAX);
+	mount->pool = make_pool(options->rank_count);
 	if (mount->ready < 0 || mount->gone < 0 || !mount->path ||
 	    !mount->source || !mount->pool)
 		goto destroy_mount;

@@ -15,6 +15,7 @@ struct mount_options {
 	const char *path;	/* of the mount point */
 	char *const *args;	/* options of libfuse, "-oro", ... */
 	int arg_count;
+	unsigned rank_count;	/* ranks that reads may wait for */
 };
 
 /* A mount to be, of @ns, which is borrowed and need not be there yet. 0;

@@ -54,10 +54,13 @@ static void start(const struct call *call, const char *name)
 		memcpy(copy->name, name, name_size);
 	if (!thread_reply)
 		thread_reply = reply_create();
+	if (thread_reply)
+		thread_reply->lane = LANE_STORE;
 	if (copy->run(copy, true, thread_reply) != -EAGAIN) {
 		free(copy);
 		return;
 	}
+	copy->job.lane = thread_reply ? thread_reply->lane : LANE_STORE;
 	copy->job.run = run_on_pool;
 	error = pool_submit(copy->ops->pool, &copy->job);
 	if (error) {

@@ -21,6 +21,14 @@
 
 #include <sys/uio.h>
 
+/* What a read would wait for. Reads that wait for the same thing share a lane
+ * of the pool that they wait in. */
+enum {
+	LANE_STORE,	/* the files of the store, and whatever is made of them */
+	LANE_FOLDERS,	/* peers, for what is in a folder */
+	LANE_RANKS,	/* LANE_RANKS + r: bytes that rank r has */
+};
+
 struct reply_segment {
 	uint64_t target;	/* bytes from the start of the reply */
 	const void *data;	/* borrowed until the reply is released */
@@ -46,6 +54,9 @@ struct reply {
 					 * will touch the bytes */
 	bool gather;			/* borrow nothing this time */
 	bool nowait;			/* -EAGAIN instead of blocking */
+	unsigned lane;			/* where a read that was -EAGAIN would
+					 * wait: LANE_STORE, or as said by
+					 * who answered so */
 	unsigned char *buffer;		/* owned; reply_buffer makes it */
 	unsigned char *scratch;		/* owned; reply_scratch makes it */
 	struct reply *inner;		/* owned; reply_inner makes it */
