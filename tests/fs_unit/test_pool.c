@@ -19,10 +19,11 @@ enum { LANES = 4, JOBS = 32 };
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
-	unsigned begun, ended;		/* guarded by lock */
-	unsigned running[LANES], most[LANES];	/* likewise */
-	bool threads_fail;		/* const while threads run */
-	unsigned threads_left;		/* started by one thread */
+	/* Guarded by lock: */
+	unsigned begun, ended, running[LANES], most[LANES];
+	/* Of who submits, alone: */
+	bool threads_fail;
+	unsigned threads_left;
 } seen = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .moved = PTHREAD_COND_INITIALIZER };
 
