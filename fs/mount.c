@@ -12,8 +12,8 @@
 #define FUSE_USE_VERSION 314
 #include "fs/mount.h"
 
+#include "fs/call.h"
 #include "fs/log.h"
-#include "fs/ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +38,7 @@ enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 struct mount {
 	struct ops ops;
 	struct pool *pool;		/* owned */
+	struct watch *watch;		/* owned */
 	struct fuse_session *session;	/* owned */
 	char *path, *source;		/* owned: of the mount point, and of
 					 * what is mounted */
@@ -139,7 +140,7 @@ static void finish_worker(void *context)
 	struct fuse_buf *buffer = context;
 
 	free(buffer->mem);
-	ops_thread_finish();
+	call_thread_finish();
 }
 
 static void *first_main(void *context)
@@ -383,10 +384,13 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	mount->path = strdup(options->path);
 	mount->source = strdup(options->source);
 	mount->pool = make_pool(options->rank_count);
+	mount->watch = watch_create();
 	if (mount->ready < 0 || mount->gone < 0 || !mount->path ||
-	    !mount->source || !mount->pool)
+	    !mount->source || !mount->pool || !mount->watch)
 		goto destroy_mount;
 	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
+				   .watch = mount->watch,
+				   .interruptible = options->interruptible,
 				   .ready = on_ready,
 				   .ready_context = mount };
 	table = ops_table(&table_size);
@@ -450,6 +454,7 @@ void mount_destroy(struct mount *mount)
 		fuse_session_unmount(mount->session);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
+	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
 	sem_destroy(&mount->spare);
 	close(mount->ready);

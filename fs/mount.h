@@ -16,6 +16,7 @@ struct mount_options {
 	char *const *args;	/* options of libfuse, "-oro", ... */
 	int arg_count;
 	unsigned rank_count;	/* ranks that reads may wait for */
+	bool interruptible;	/* see ops.h */
 };
 
 /* A mount to be, of @ns, which is borrowed and need not be there yet. 0;
