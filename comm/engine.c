@@ -40,7 +40,7 @@ enum { SLOT_MAX = 96, ROOM_MAX = 64, EVENT_MAX = 512 };
  * have been lost. */
 enum { HOT_NS = 50 * 1000, BULK_NS = 2000 * 1000, AWAIT_MS = 64 };
 
-enum { POLL_MS = 10, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
+enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
 
 struct operation {
 	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER } kind;
@@ -58,7 +58,7 @@ struct slot {
 	/* The engine's thread's, once queued: */
 	bool posted, empty, answered;
 	int answer;
-	uint64_t ticket, began_ms, deadline_ms;
+	uint64_t ticket, began_ms, deadline_ms, ring_ms;
 	bool patient;
 	unsigned rank;
 	/* Const while it is used: */
@@ -512,6 +512,18 @@ static bool is_late(struct engine *engine, const struct slot *slot)
 	return now >= heard + engine->options.deadline_ms;
 }
 
+/* A ring may be lost, or be there long before what it is rung for, and who was
+ * rung is asleep again: ring again, more and more rarely. */
+static void ring_again(struct engine *engine, struct slot *slot)
+{
+	uint64_t now = now_ms(engine), waited = now - slot->began_ms;
+
+	if (now < slot->ring_ms)
+		return;
+	bell_send(engine->bell, slot->rank, BELL_RING);
+	slot->ring_ms = now + (waited < PING_MS ? waited : PING_MS);
+}
+
 /* Until everybody was heard from once, rings may go astray. */
 static void greet(struct engine *engine, unsigned rank)
 {
@@ -536,8 +548,12 @@ static void check_slots(struct engine *engine)
 		/* What has ended is in quarantine. */
 		waits = slot->posted && !slot->ended;
 		pthread_mutex_unlock(&engine->lock);
-		if (waits && is_late(engine, slot))
+		if (!waits)
+			continue;
+		if (is_late(engine, slot))
 			set_state(engine, slot->rank, PEER_SUSPECT);
+		else
+			ring_again(engine, slot);
 	}
 }
 
@@ -891,6 +907,7 @@ static void fill_slot(struct engine *engine, struct slot *slot,
 	slot->message_size = sizeof(message) + call->size;
 	slot->began_ms = clock_ns() / 1000000;
 	slot->deadline_ms = slot->began_ms + time_ms;
+	slot->ring_ms = slot->began_ms + RING_MS;
 	slot->patient = call->patient;
 }
 
