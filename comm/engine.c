@@ -386,6 +386,8 @@ static void take_answer(struct engine *engine, unsigned rank,
 	slot->answer = message->error;
 	if (!slot->empty)
 		return;
+	/* Whoever says it twice: the bulk is over only once. */
+	slot->empty = false;
 	pthread_mutex_lock(&engine->lock);
 	end_slot_locked(slot, slot->answer, 0);
 	put_slot_locked(engine, slot);
