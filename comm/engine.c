@@ -77,6 +77,7 @@ struct room {
 	unsigned rank;
 	size_t size;
 	bool has_answer;
+	bool sending;		/* the engine's thread's: out of the queue */
 	uint64_t ticket;
 	struct operation bulk, answer;
 	struct message message;
@@ -164,6 +165,7 @@ static void put_room_locked(struct engine *engine, struct room *room)
 {
 	if (--room->pending > 0)
 		return;
+	room->sending = false;
 	engine->active--;
 	room->next = engine->free_room;
 	engine->free_room = room;
@@ -214,7 +216,8 @@ static void fail_rank(struct engine *engine, unsigned rank, bool gone)
 	for (i = 0; gone && i < ROOM_MAX; i++) {
 		struct room *room = &engine->rooms[i];
 
-		if (room->pending > 0 && room->rank == rank) {
+		/* What is queued still sees that its rank is gone. */
+		if (room->sending && room->rank == rank) {
 			room->pending = 1;
 			put_room_locked(engine, room);
 		}
@@ -299,6 +302,7 @@ static void send_room(struct engine *engine, struct room *room)
 	struct transport *t = engine->transport;
 	int error = -EIO;
 
+	room->sending = true;
 	engine->active++;
 	if (!is_gone(engine_state(engine, room->rank)))
 		error = t->send_bulk(t, room->rank, message_slot(room->ticket),
