@@ -46,6 +46,7 @@ struct mount {
 	bool inside;			/* path is inside of source */
 	pthread_t workers[WORKER_MAX];
 	unsigned worker_count;
+	bool begun;			/* the first worker's: INIT was served */
 	sem_t spare;			/* posted to wake a spare worker */
 	_Atomic unsigned asleep;	/* spare workers */
 	int ready, gone, failed;	/* owned eventfds */
@@ -63,6 +64,16 @@ static void on_ready(void *context)
 {
 	struct mount *mount = context;
 
+	mount->begun = true;
+}
+
+/* Not before the kernel has the answer to INIT, by which it makes the
+ * read-ahead that settle() raises small. */
+static void tell_ready(struct mount *mount)
+{
+	if (!mount->begun)
+		return;
+	mount->begun = false;
 	signal_event(mount->ready);
 }
 
@@ -151,7 +162,7 @@ static void *first_main(void *context)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_cleanup_push(finish_worker, &buffer);
 	while (serve_one(mount, &buffer))
-		;
+		tell_ready(mount);
 	signal_event(mount->gone);
 	pthread_cleanup_pop(1);
 	return NULL;
