@@ -112,7 +112,7 @@ static void known(void *context, unsigned rank, uint32_t ip)
 	struct cluster *c = context;
 
 	if (c->options.watch)
-		watch_known(c->options.watch, rank, ip);
+		watcher_known(c->options.watch, rank, ip);
 }
 
 static void serve(void *context, struct engine_request *request)
@@ -142,7 +142,7 @@ static int connect_bell(struct cluster *c, struct bell *bell)
 	error = bell_connect(bell, c->hellos[0].nonce, c->client.peers.rank,
 			     addresses, count);
 	if (!error && c->options.watch)
-		watch_started(c->options.watch, c->hellos[0].nonce,
+		watcher_started(c->options.watch, c->hellos[0].nonce,
 			      c->client.peers.rank, addresses, count);
 	free(addresses);
 	return error;

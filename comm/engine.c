@@ -40,7 +40,7 @@ enum { SLOT_MAX = 96, ROOM_MAX = 64, EVENT_MAX = 512 };
  * have been lost. */
 enum { HOT_NS = 50 * 1000, BULK_NS = 2000 * 1000, AWAIT_MS = 64 };
 
-enum { POLL_MS = 10, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
+enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
 
 struct operation {
 	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER } kind;
@@ -58,7 +58,7 @@ struct slot {
 	/* The engine's thread's, once queued: */
 	bool posted, empty, answered;
 	int answer;
-	uint64_t ticket, began_ms, deadline_ms;
+	uint64_t ticket, began_ms, deadline_ms, ring_ms;
 	bool patient;
 	unsigned rank;
 	/* Const while it is used: */
@@ -77,6 +77,7 @@ struct room {
 	unsigned rank;
 	size_t size;
 	bool has_answer;
+	bool sending;		/* the engine's thread's: out of the queue */
 	uint64_t ticket;
 	struct operation bulk, answer;
 	struct message message;
@@ -164,6 +165,7 @@ static void put_room_locked(struct engine *engine, struct room *room)
 {
 	if (--room->pending > 0)
 		return;
+	room->sending = false;
 	engine->active--;
 	room->next = engine->free_room;
 	engine->free_room = room;
@@ -214,7 +216,8 @@ static void fail_rank(struct engine *engine, unsigned rank, bool gone)
 	for (i = 0; gone && i < ROOM_MAX; i++) {
 		struct room *room = &engine->rooms[i];
 
-		if (room->pending > 0 && room->rank == rank) {
+		/* What is queued still sees that its rank is gone. */
+		if (room->sending && room->rank == rank) {
 			room->pending = 1;
 			put_room_locked(engine, room);
 		}
@@ -299,6 +302,7 @@ static void send_room(struct engine *engine, struct room *room)
 	struct transport *t = engine->transport;
 	int error = -EIO;
 
+	room->sending = true;
 	engine->active++;
 	if (!is_gone(engine_state(engine, room->rank)))
 		error = t->send_bulk(t, room->rank, message_slot(room->ticket),
@@ -386,6 +390,8 @@ static void take_answer(struct engine *engine, unsigned rank,
 	slot->answer = message->error;
 	if (!slot->empty)
 		return;
+	/* Whoever says it twice: the bulk is over only once. */
+	slot->empty = false;
 	pthread_mutex_lock(&engine->lock);
 	end_slot_locked(slot, slot->answer, 0);
 	put_slot_locked(engine, slot);
@@ -512,6 +518,18 @@ static bool is_late(struct engine *engine, const struct slot *slot)
 	return now >= heard + engine->options.deadline_ms;
 }
 
+/* A ring may be lost, or be there long before what it is rung for, and who was
+ * rung is asleep again: ring again, more and more rarely. */
+static void ring_again(struct engine *engine, struct slot *slot)
+{
+	uint64_t now = now_ms(engine), waited = now - slot->began_ms;
+
+	if (now < slot->ring_ms)
+		return;
+	bell_send(engine->bell, slot->rank, BELL_RING);
+	slot->ring_ms = now + (waited < PING_MS ? waited : PING_MS);
+}
+
 /* Until everybody was heard from once, rings may go astray. */
 static void greet(struct engine *engine, unsigned rank)
 {
@@ -536,8 +554,12 @@ static void check_slots(struct engine *engine)
 		/* What has ended is in quarantine. */
 		waits = slot->posted && !slot->ended;
 		pthread_mutex_unlock(&engine->lock);
-		if (waits && is_late(engine, slot))
+		if (!waits)
+			continue;
+		if (is_late(engine, slot))
 			set_state(engine, slot->rank, PEER_SUSPECT);
+		else
+			ring_again(engine, slot);
 	}
 }
 
@@ -891,6 +913,7 @@ static void fill_slot(struct engine *engine, struct slot *slot,
 	slot->message_size = sizeof(message) + call->size;
 	slot->began_ms = clock_ns() / 1000000;
 	slot->deadline_ms = slot->began_ms + time_ms;
+	slot->ring_ms = slot->began_ms + RING_MS;
 	slot->patient = call->patient;
 }
 

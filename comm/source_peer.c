@@ -261,7 +261,6 @@ static int put_part(struct job *job, struct part *part)
 		error = put_piece(job, piece, data, &borrowed);
 		data += size_of(job, piece);
 	}
-	job->reply->peer_size += part->size;
 	if (!borrowed)
 		return error;
 	if (reply_hold(job->reply, release_slot, s->engine,
@@ -347,12 +346,11 @@ static int look_at_ranks(struct job *job)
 		if (!is_remote(job, &job->pieces[i], &rank))
 			continue;
 		remote++;
+		job->reply->lane = peers_read_lane(rank);
 		if (engine_state(job->source->engine, rank) != PEER_UP)
 			return -EIO;
-		if (job->reply->nowait) {
-			job->reply->lane = peers_read_lane(rank);
+		if (job->reply->nowait)
 			return -EAGAIN;
-		}
 	}
 	return (int)remote;
 }

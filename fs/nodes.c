@@ -337,6 +337,21 @@ struct node *nodes_find_named(struct nodes *nodes, struct live *live,
 	return node;
 }
 
+void nodes_hold_inode(struct nodes *nodes, uint64_t inode)
+{
+	struct node key = { .inode = inode }, *node;
+	struct live *live;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = find_node(&nodes->by_inode, &key, compare_inodes);
+	live = node ? NULL : find_live_locked(nodes, inode);
+	if (node)
+		node->lookups++;
+	else if (live)
+		live->references++;
+	pthread_mutex_unlock(&nodes->lock);
+}
+
 void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count)
 {
 	struct node key = { .inode = inode }, *node;

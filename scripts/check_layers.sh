@@ -7,8 +7,8 @@
 #   gpu/    itself and shard/; CUDA in its .c files
 #   fs/     itself and shard/; libfuse in its .c files;
 #           comm/ and gpu/ in main.c and mount.c only
-#   tests/  shard/ and itself; fs/ in fs_unit/; its programs run without a
-#           mount
+#   tests/  shard/ and itself; fs/ in fs_unit/, comm/ in comm/ and fuzz/; its
+#           programs run without a mount
 #
 # and that each folder is one static library with PRIVATE third-party
 # libraries. Prints a line for each violation. Ends with 0 if there is none.
@@ -106,6 +106,8 @@ judge_includes()
 			next
 		if (to == "fs" && $1 ~ /^tests\/fs_unit\//)
 			next
+		if (to == "comm" && $1 ~ /^tests\/(comm|fuzz)\//)
+			next
 		if (from == "fs" && to ~ /^(comm|gpu)$/ &&
 		    $1 ~ /^fs\/(main|mount)\.c$/)
 			next
@@ -162,7 +164,8 @@ check()
 # A small tree that keeps all rules.
 make_tree()
 {
-	mkdir -p "$1"/{shard,comm,gpu,fs,tests/shard,tests/fs_unit}
+	mkdir -p "$1"/{shard,comm,gpu,fs} \
+		"$1"/tests/{shard,comm,fs_unit,fuzz}
 	cat >"$1/CMakeLists.txt" <<-'END'
 	add_library(t_shard STATIC shard/a.c)
 	target_link_libraries(t_shard PRIVATE PkgConfig::XXHASH)
@@ -182,6 +185,9 @@ make_tree()
 	printf '#include "shard/a.h"\n#include <cmocka.h>\n' \
 		>"$1/tests/shard/test_a.c"
 	printf '#include "fs/ops.h"\n' >"$1/tests/fs_unit/test_b.c"
+	printf '#include "comm/a.h"\n#include "shard/a.h"\n' \
+		>"$1/tests/comm/test_c.c"
+	printf '#include "comm/a.h"\n' >"$1/tests/fuzz/fuzz_d.c"
 }
 
 # Each line: a file, and a line that must not stand in it.
@@ -215,6 +221,10 @@ violations()
 	fs/ops.c	#include <zstd.h>
 	fs/ops.c	#include <libdeflate.h>
 	tests/fs_unit/test_b.c	#include "comm/a.h"
+	tests/shard/test_a.c	#include "comm/a.h"
+	tests/comm/test_c.c	#include "fs/ops.h"
+	tests/comm/test_c.c	#include <mpi.h>
+	tests/fuzz/fuzz_d.c	#include "fs/ops.h"
 	fs/ops.h	#include <fuse_lowlevel.h>
 	fs/ops.h	#include "gpu/a.h"
 	tests/shard/test_a.c	#include "fs/ops.h"

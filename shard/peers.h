@@ -50,22 +50,15 @@ struct piece_request {
 	const uint64_t *pins;	/* pin_hash of the file of each piece */
 };
 
-/*
- * What waits for other ranks waits in lanes, each of which holds a few
- * threads at most, so that a rank which does not answer stops nobody else:
- * for the store, for looking at folders of other ranks, for reading from a
- * rank, and for answering one.
- */
-enum { PEERS_LANE_STORE, PEERS_LANE_LOOK, PEERS_LANE_RANKS };
-
+/* The lanes (source.h) of reading from a rank, and of answering one. */
 static inline unsigned peers_read_lane(unsigned rank)
 {
-	return PEERS_LANE_RANKS + 2 * rank;
+	return LANE_RANKS + 2 * rank;
 }
 
 static inline unsigned peers_serve_lane(unsigned rank)
 {
-	return PEERS_LANE_RANKS + 2 * rank + 1;
+	return LANE_RANKS + 2 * rank + 1;
 }
 
 enum peer_state {
