@@ -22,6 +22,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+pytest.register_assert_rewrite("job", "union", "soak")
+
 from job import Job  # noqa: E402
 from mounting import LIVE, SLOW, Mount, remove_mounts_below  # noqa: E402
 

@@ -158,6 +158,17 @@ def util_tensor(rng, *shape):
     return torch.randn(*shape, generator=generator)
 
 
+def test_checkpoints_that_are_alike(job, stores, option):
+    """Two with the same metadata, whose files lie on different ranks."""
+    made = stores(2)
+    tensor = step_of(made, 3, rows=96, where=[1, 1, 0], name="a")
+    step_of(made, 3, rows=96, where=[1, 0, 0], name="b")
+    for mount in job(stores.pattern, 2, options=option).mounts:
+        for step in "ab":
+            assert (mount / step / "tensors/w").read_bytes() == \
+                util.tensor_bytes(tensor), step
+
+
 def test_nothing_at_all(job, stores):
     """Empty stores are a mount with nothing in it, and no error."""
     stores(2)
