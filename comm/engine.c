@@ -52,7 +52,7 @@ struct slot {
 	struct slot *next;	/* free, or queued */
 	bool held;		/* by who asked */
 	bool ended;
-	unsigned pending;	/* operations under way; queued is one */
+	unsigned pending;	/* operations under way: both, once queued */
 	int error;
 	size_t got;
 	/* The engine's thread's, once queued: */
@@ -270,6 +270,7 @@ static void await_bulk(struct engine *engine)
 static void post_slot(struct engine *engine, struct slot *slot)
 {
 	struct transport *t = engine->transport;
+	unsigned missing = 2;		/* operations that do not begin */
 	int error;
 
 	slot->posted = true;
@@ -282,7 +283,7 @@ static void post_slot(struct engine *engine, struct slot *slot)
 				ENGINE_BULK_MAX, &slot->bulk);
 	if (error)
 		goto fail;
-	slot->pending++;
+	missing--;
 	error = t->send(t, slot->rank, slot->message, slot->message_size,
 			&slot->request);
 	if (!error) {
@@ -293,7 +294,8 @@ static void post_slot(struct engine *engine, struct slot *slot)
 fail:
 	pthread_mutex_lock(&engine->lock);
 	end_slot_locked(slot, error, 0);
-	put_slot_locked(engine, slot);
+	while (missing-- > 0)
+		put_slot_locked(engine, slot);
 	pthread_mutex_unlock(&engine->lock);
 }
 
@@ -928,7 +930,7 @@ static void start_call(struct engine *engine, struct engine_call *call)
 		end_slot_locked(slot, !slot->buffer ? -ENOMEM :
 				      engine->stop ? -ESHUTDOWN : -EIO, 0);
 	} else {
-		slot->pending = 1;
+		slot->pending = 2;
 		slot->next = NULL;
 		*engine->queued_end = slot;
 		engine->queued_end = &slot->next;
