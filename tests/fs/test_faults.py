@@ -243,7 +243,7 @@ class Readers:
 
     def __init__(self, the_job, data, rank):
         self.results = {r: [] for r in others_of(rank)}
-        self.longest = 0.0
+        self.longest, self.last = 0.0, time.monotonic()
         third = len(data) // 3
         self.want = data[rank * third:(rank + 1) * third]
         self.paths = {r: w(the_job, r, ROWS[rank]) for r in self.results}
@@ -262,6 +262,11 @@ class Readers:
                 time.sleep(0.01)
             self.longest = max(self.longest, time.monotonic() - begin)
             self.results[rank].append(result)
+            self.last = time.monotonic()
+
+    def idle(self):
+        """For how long no read has ended."""
+        return time.monotonic() - self.last
 
     def count(self, value):
         return min(r.count(value) for r in self.results.values())
@@ -426,13 +431,26 @@ def test_start(ranks, fault, rank):
         if fault == "kill":
             check_killed_at_start(the_job, rank, this)
             return
+        hold_start(the_job, rank)
         if fault == "stop":
-            poll(lambda: is_stopped(pid), 5, "it is stopped")
+            assert is_stopped(pid)
             the_job.cont(rank)
         else:
             the_job.hosts.mend(rank)
         the_job.wait_all_up(60)
         check_all(the_job, data)
+
+
+def hold_start(the_job, rank):
+    """Until the others have begun; mpirun may not be able to start them."""
+    def waiting():
+        states = [the_job.status(r) for r in others_of(rank)]
+        assert not any(s and s["state"] == "serving" for s in states)
+        return all(s and s["state"] == "starting" for s in states)
+
+    deadline = time.monotonic() + 2 * SLOW
+    while not waiting() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def check_killed_at_start(the_job, rank, this):

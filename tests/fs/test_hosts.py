@@ -9,13 +9,13 @@ import pytest
 import union
 import util
 from mounting import SLOW, poll
-from test_faults import DEADLINE, Readers, check_back, check_cut_off, timed
+from test_faults import DEADLINE, Readers, at_once, check_back, \
+    check_cut_off, timed
 from test_job import ROWS, check_all, w, wait_for
 from test_union import FIXTURES, STEPS, seen, step_of, stores, put  # noqa: F401
 from union import direct
 
 HOSTS = 3
-LINKS = ["cut", "disable"]
 BACK = {"cut": "mend", "disable": "enable"}
 
 
@@ -108,15 +108,15 @@ def test_a_store_changes_on_another_host(job, stores, hosts):
 # Links that fail
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("rank", [1, pytest.param(2, marks=pytest.mark.heavy),
-                                  pytest.param(0, marks=pytest.mark.heavy)])
-@pytest.mark.parametrize("how", LINKS)
-def test_link_goes_and_comes(three, hosts, binary, rank, how):
-    """Twice: EIO in time for what is beyond it, and by itself all is well."""
+@pytest.mark.parametrize("how, rank, times", [
+    ("cut", 1, 1), pytest.param("disable", 2, 1, marks=pytest.mark.heavy),
+    pytest.param("cut", 0, 2, marks=pytest.mark.heavy)])
+def test_link_goes_and_comes(three, hosts, binary, how, rank, times):
+    """EIO in time for what is beyond it, and by itself all is well."""
     the_job, data = three()
     check_all(the_job, data)
     others = [r for r in range(HOSTS) if r != rank]
-    for _ in range(2):
+    for _ in range(times):
         getattr(hosts, how)(rank)
         check_cut_off(the_job, data, rank)
         for other in others:
@@ -138,13 +138,14 @@ def test_all_links_go(three, hosts):
     third = len(data) // 3
     for host in range(HOSTS):
         hosts.cut(host)
-    for rank in range(HOSTS):
-        for owner in range(HOSTS):
-            if owner == rank:
-                assert direct(w(the_job, rank, ROWS[owner])) == \
-                    data[owner * third:(owner + 1) * third]
-                continue
-            number, seconds = timed(w(the_job, rank, ROWS[owner]))
+    pairs = [(r, o) for r in range(HOSTS) for o in range(HOSTS)]
+    found = at_once(lambda pair: timed(w(the_job, pair[0], ROWS[pair[1]])),
+                    pairs)
+    for (rank, owner), (number, seconds) in zip(pairs, found):
+        if owner == rank:
+            assert number == 0 and direct(w(the_job, rank, ROWS[owner])) == \
+                data[owner * third:(owner + 1) * third]
+        else:
             util.same_errno(number, "EIO")
             assert seconds < DEADLINE + SLOW
     for host in range(HOSTS):
@@ -164,8 +165,7 @@ def test_short_interruptions(three, hosts):
         for _ in range(3):
             readers.wait(True, 15)
             hosts.cut(1)
-            before = readers.count(True)
-            assert readers.count(True) <= before + 1
+            poll(lambda: readers.idle() > 0.5, 10, "the readers wait")
             hosts.mend(1)
             readers.wait(True, 15)
     finally:
