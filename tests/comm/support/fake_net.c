@@ -204,7 +204,8 @@ static void copy_data(struct item *item)
 {
 	item->copy = malloc(item->size + 1);
 	assert_non_null(item->copy);
-	memcpy(item->copy, item->data, item->size);
+	if (item->size > 0)
+		memcpy(item->copy, item->data, item->size);
 	item->data = item->copy;
 }
 
