@@ -151,7 +151,7 @@ static void who_was_never_heard_from_is_not_refused(void **state)
 	check_next(0, BELL_REFUSED, 1);
 }
 
-/* ---- strangers ------------------------------------------------------------- */
+/* ---- strangers ----------------------------------------------------------- */
 
 struct packet {
 	uint64_t nonce;

@@ -22,7 +22,7 @@ static struct catalog *original;
 static const void *raw_data;
 static size_t raw_size;
 
-/* ---- ranks ----------------------------------------------------------------- */
+/* ---- ranks --------------------------------------------------------------- */
 
 /* What each has of the catalog; guarded by the lock of its served. */
 static struct catalog *catalogs[RANKS];
@@ -124,7 +124,7 @@ static struct peers *peers_of(unsigned rank)
 	return &clients[rank].peers;
 }
 
-/* ---- catalogs -------------------------------------------------------------- */
+/* ---- catalogs ------------------------------------------------------------ */
 
 static void start_tree(void)
 {
@@ -313,7 +313,7 @@ static void catalogs_of_liars(void **state)
 	stop();
 }
 
-/* ---- lists ----------------------------------------------------------------- */
+/* ---- lists --------------------------------------------------------------- */
 
 static struct array listed;		/* whole */
 static bool repeats;			/* as if nothing came before */
@@ -455,7 +455,7 @@ static void statuses(void **state)
 	array_finish(&listed);
 }
 
-/* ---- files ----------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------- */
 
 static int serve_file(void *context, const struct file_range *range,
 		      void *buffer, size_t *ret_size)

@@ -54,7 +54,7 @@ static void check_refused(unsigned rank)
 	assert_true(ranks_now_ms() - began < 10000);
 }
 
-/* ---- late ------------------------------------------------------------------ */
+/* ---- late ---------------------------------------------------------------- */
 
 static void a_missed_deadline(void **state)
 {
@@ -199,7 +199,7 @@ static void messages_slower_than_their_rings(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- patient --------------------------------------------------------------- */
+/* ---- patient ------------------------------------------------------------- */
 
 static struct engine_call begin_patient(struct asked *asked)
 {
@@ -268,7 +268,7 @@ static void a_probe_finds_who_is_stopped(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- gone ------------------------------------------------------------------ */
+/* ---- gone ---------------------------------------------------------------- */
 
 static void a_lost_rank(void **state)
 {
@@ -376,7 +376,7 @@ static void an_answer_to_who_has_just_left(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- lies ------------------------------------------------------------------ */
+/* ---- lies ---------------------------------------------------------------- */
 
 static void inject_answer(uint64_t ticket, int error)
 {

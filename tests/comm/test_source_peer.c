@@ -33,7 +33,7 @@ static atomic_uint lessons;
 static atomic_int read_error, learn_error;
 static atomic_uint cut;			/* bytes missing from answers */
 
-/* ---- the others ------------------------------------------------------------ */
+/* ---- the others ---------------------------------------------------------- */
 
 static int read_piece(const struct piece *wanted, struct reply *reply)
 {
@@ -96,7 +96,7 @@ static int learn(void *context, const char *path, const uint64_t hash[2])
 	return atomic_load(&learn_error);
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 static int start(void **state)
 {
@@ -200,7 +200,7 @@ static struct world rows_world(unsigned parts, unsigned rows)
 	return world;
 }
 
-/* ---- right bytes ----------------------------------------------------------- */
+/* ---- right bytes --------------------------------------------------------- */
 
 static bool is_right(struct reply *reply, const struct box *selection,
 		     uint64_t offset, uint64_t size)
@@ -382,7 +382,7 @@ static void many_threads(void **state)
 	close_store();
 }
 
-/* ---- no bytes -------------------------------------------------------------- */
+/* ---- no bytes ------------------------------------------------------------ */
 
 static void who_must_not_wait(void **state)
 {
@@ -497,7 +497,7 @@ static void a_file_that_is_another(void **state)
 	close_store();
 }
 
-/* ---- slots ----------------------------------------------------------------- */
+/* ---- slots --------------------------------------------------------------- */
 
 static struct engine_call hogs[SLOTS];
 

@@ -47,7 +47,7 @@ static void check_whole(enum message_service service)
 	assert_int_equal(read_wire(service), 0);
 }
 
-/* ---- there and back -------------------------------------------------------- */
+/* ---- there and back ------------------------------------------------------ */
 
 static void paths(void **state)
 {
@@ -213,7 +213,7 @@ static void longest_paths(void **state)
 			 -ENAMETOOLONG);
 }
 
-/* ---- what nobody would write ----------------------------------------------- */
+/* ---- what nobody would write --------------------------------------------- */
 
 static void bad_paths(void **state)
 {

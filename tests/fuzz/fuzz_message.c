@@ -15,7 +15,7 @@
 
 static unsigned handled;
 
-/* ---- handlers -------------------------------------------------------------- */
+/* ---- handlers ------------------------------------------------------------ */
 
 /* It stays in the store. */
 static void check_path(const char *path)
@@ -124,7 +124,7 @@ static int handle_learn(void *context, const char *path,
 	return hash[0] ? -ESTALE : 0;
 }
 
-/* ---- the engine ------------------------------------------------------------ */
+/* ---- the engine ---------------------------------------------------------- */
 
 static int take(struct transport *transport, unsigned rank, const void *data,
 		size_t size, void *cookie)
