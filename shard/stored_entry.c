@@ -42,12 +42,14 @@ static bool is_name(const char *name, size_t size)
 bool stored_entry_next(const void *data, size_t size, size_t *position,
 		       struct stored *ret_stored)
 {
-	const char *at = (const char *)data + *position;
 	size_t left = size - *position;
 	struct stored stored;
+	const char *at;
 
+	/* An empty list may be no memory at all. */
 	if (left < sizeof(stored.entry))
 		return false;
+	at = (const char *)data + *position;
 	memcpy(&stored.entry, at, sizeof(stored.entry));
 	left -= sizeof(stored.entry);
 	stored.name = at + sizeof(stored.entry);

@@ -27,7 +27,7 @@ static struct engine *engine(unsigned rank)
 	return ranks.rank[rank].engine;
 }
 
-/* ---- calls ----------------------------------------------------------------- */
+/* ---- calls --------------------------------------------------------------- */
 
 static void answers_of_every_size(void **state)
 {
@@ -130,7 +130,7 @@ static void calls_that_are_given_up(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- slots and rooms ------------------------------------------------------- */
+/* ---- slots and rooms ----------------------------------------------------- */
 
 static struct engine_call calls[SLOTS];
 static struct asked all_asked;
@@ -259,7 +259,7 @@ static void no_room_is_left(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- the end --------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------- */
 
 static void calls_end_with_the_engine(void **state)
 {
@@ -331,7 +331,7 @@ static void an_answer_that_nobody_takes(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- sleep ----------------------------------------------------------------- */
+/* ---- sleep --------------------------------------------------------------- */
 
 static void who_is_idle_sleeps(void **state)
 {

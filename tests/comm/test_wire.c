@@ -47,7 +47,7 @@ static void check_whole(enum message_service service)
 	assert_int_equal(read_wire(service), 0);
 }
 
-/* ---- there and back -------------------------------------------------------- */
+/* ---- there and back ------------------------------------------------------ */
 
 static void paths(void **state)
 {
@@ -213,7 +213,7 @@ static void longest_paths(void **state)
 			 -ENAMETOOLONG);
 }
 
-/* ---- what nobody would write ----------------------------------------------- */
+/* ---- what nobody would write --------------------------------------------- */
 
 static void bad_paths(void **state)
 {
@@ -339,8 +339,8 @@ static void bad_volumes(void **state)
 		{ { UINT64_MAX, 1, 1 }, -EPROTO },
 		/* Their product is 0, or small, without what overflows. */
 		{ { UINT64_C(1) << 32, UINT64_C(1) << 32, 1 }, -EPROTO },
-		{ { UINT64_C(1) << 63, 2, 1 }, -EPROTO },
-		{ { 1, UINT64_C(0xaaaaaaaaaaaaaaab), 3 }, -EPROTO },
+		{ { 2, UINT64_C(1) << 63, 1 }, -EPROTO },
+		{ { 3, 1, UINT64_C(0xaaaaaaaaaaaaaaab) }, -EPROTO },
 	};
 	unsigned i;
 

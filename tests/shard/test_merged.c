@@ -40,7 +40,7 @@ static char said[4][512];
 static unsigned said_count;
 static uint64_t real_hash[2];	/* of files whose content is REAL */
 
-/* ---- fakes ----------------------------------------------------------------- */
+/* ---- fakes --------------------------------------------------------------- */
 
 static int wait_ready(struct peers *p)
 {
@@ -177,7 +177,7 @@ static const struct merged_entry *check(const char *name, unsigned rank,
 	return entry;
 }
 
-/* ---- rules ----------------------------------------------------------------- */
+/* ---- rules --------------------------------------------------------------- */
 
 static void a_folder_that_nobody_has(void **state)
 {
@@ -320,7 +320,7 @@ static void links(void **state)
 	assert_int_equal(said_count, 0);
 }
 
-/* ---- ranks that do not answer ---------------------------------------------- */
+/* ---- ranks that do not answer -------------------------------------------- */
 
 static void what_it_had_at_the_last_look(void **state)
 {
@@ -392,7 +392,7 @@ static void a_digest_that_does_not_come(void **state)
 	assert_int_equal(said_count, 0);
 }
 
-/* ---- near ------------------------------------------------------------------ */
+/* ---- near ---------------------------------------------------------------- */
 
 /* The own copy is read, whoever it counts as. */
 static void the_own_copy(void **state)
@@ -442,7 +442,7 @@ static void a_copy_on_this_host(void **state)
 	folder_remove(&folder);
 }
 
-/* ---- freshness ------------------------------------------------------------- */
+/* ---- freshness ----------------------------------------------------------- */
 
 static void what_was_just_looked_at(void **state)
 {

@@ -77,7 +77,7 @@ static void unlock(struct fake_net *net)
 	pthread_mutex_unlock(&net->lock);
 }
 
-/* ---- faults ---------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------- */
 
 static bool strikes(struct fake_net *net, unsigned chance)
 {
@@ -148,7 +148,7 @@ static void spoil_bulk(struct fake_net *net, struct item *item)
 	}
 }
 
-/* ---- sending --------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------- */
 
 static struct item *make_item(struct fake_net *net, unsigned kind,
 			      unsigned from, unsigned to)
@@ -204,7 +204,8 @@ static void copy_data(struct item *item)
 {
 	item->copy = malloc(item->size + 1);
 	assert_non_null(item->copy);
-	memcpy(item->copy, item->data, item->size);
+	if (item->size > 0)
+		memcpy(item->copy, item->data, item->size);
 	item->data = item->copy;
 }
 
@@ -305,7 +306,7 @@ void fake_net_inject_bulk(struct fake_net *net, unsigned from, unsigned to,
 	unlock(net);
 }
 
-/* ---- receiving ------------------------------------------------------------- */
+/* ---- receiving ----------------------------------------------------------- */
 
 /* False: nobody waits for it yet. */
 static bool take_bulk(struct port *port, const struct item *item,
@@ -390,7 +391,7 @@ static unsigned fake_poll(struct transport *transport,
 	return count;
 }
 
-/* ---- giving up ------------------------------------------------------------- */
+/* ---- giving up ----------------------------------------------------------- */
 
 /* Of @port: what @from lends it, if so, and what it is told of @to. */
 static void remove_items(struct port *port, unsigned from, unsigned to,
@@ -463,7 +464,7 @@ static void fake_destroy(struct transport *transport)
 	unlock(port->net);
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 struct fake_net *fake_net_create(unsigned count, uint64_t seed)
 {

@@ -20,7 +20,7 @@ uint64_t ranks_now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* ---- what engines tell ----------------------------------------------------- */
+/* ---- what engines tell --------------------------------------------------- */
 
 static void serve(void *context, struct engine_request *request)
 {
@@ -58,7 +58,7 @@ static void known(void *context, unsigned other, uint32_t ip)
 	pthread_mutex_unlock(&rank->ranks->lock);
 }
 
-/* ---- threads --------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------- */
 
 static void *run_engine(void *argument)
 {
@@ -121,7 +121,7 @@ struct engine_request *ranks_take(struct ranks *ranks, unsigned rank)
 	return request;
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 static void start_rank(struct rank *rank, const struct bell_address *addresses)
 {
@@ -221,7 +221,7 @@ void ranks_finish(struct ranks *ranks)
 	pthread_cond_destroy(&ranks->change);
 }
 
-/* ---- faults ---------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------- */
 
 void ranks_pause(struct ranks *ranks, unsigned rank)
 {
@@ -250,7 +250,7 @@ void ranks_hold(struct ranks *ranks, unsigned rank, bool held)
 	pthread_mutex_unlock(&ranks->lock);
 }
 
-/* ---- waiting --------------------------------------------------------------- */
+/* ---- waiting ------------------------------------------------------------- */
 
 void ranks_await_state(struct ranks *ranks, unsigned rank, unsigned other,
 		       enum peer_state state)
