@@ -92,14 +92,19 @@ static int add_part(struct job *job, unsigned rank, unsigned index)
 	uint64_t entry = (uint64_t)(job->plan->entry -
 				    catalog_entry(catalog, 0));
 	struct part *part = malloc(sizeof(*part));
+	struct catalog_id id;
 
 	if (!part)
 		return -ENOMEM;
+	id = (struct catalog_id){
+		.hash = { catalog->hash[0], catalog->hash[1] },
+		.folder = catalog_folder(job->source->files.path),
+	};
 	part->call = (struct engine_call){ .rank = rank,
 					   .service = SERVICE_PIECES };
 	part->count = 0;
 	part->size = 0;
-	wire_pieces(&part->wire, catalog->hash, entry, job->plan->entry->ndim);
+	wire_pieces(&part->wire, &id, entry, job->plan->entry->ndim);
 	job->parts[job->part_count++] = part;
 	return add_to_part(job, part, index) ? 0 : -EIO;
 }

@@ -192,7 +192,7 @@ void nodes_put_folder(struct nodes *nodes, struct folder *folder)
 	live_destroy(dead);
 }
 
-struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2])
+struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id)
 {
 	struct live *live;
 
@@ -200,8 +200,9 @@ struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2])
 	for (live = nodes->lives; live; live = live->next) {
 		const struct catalog *catalog = live->checkpoint->catalog;
 
-		if (catalog->hash[0] == hash[0] &&
-		    catalog->hash[1] == hash[1] &&
+		if (catalog->hash[0] == id->hash[0] &&
+		    catalog->hash[1] == id->hash[1] &&
+		    catalog_folder(live->path) == id->folder &&
 		    !atomic_load(&live->retired))
 			break;
 	}

@@ -112,9 +112,9 @@ void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count);
 struct folder *nodes_get_folder(struct nodes *nodes, const char *path);
 void nodes_put_folder(struct nodes *nodes, struct folder *folder);
 
-/* The live checkpoint, not retired, whose catalog has this hash, with one more
- * reference, or NULL. */
-struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2]);
+/* The live checkpoint, not retired, that @id means, with one more reference,
+ * or NULL. */
+struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id);
 
 /* The folder's live checkpoint with one more reference, or NULL. */
 struct live *nodes_live(struct nodes *nodes, struct folder *folder);

@@ -244,15 +244,18 @@ static int serve_learn(void *context, const char *path, const uint64_t hash[2])
 {
 	struct namespace *ns = context;
 	struct folder *folder = keep_folder(ns, path);
+	const struct catalog_id id = {
+		.hash = { hash[0], hash[1] }, .folder = catalog_folder(path),
+	};
 	struct live *live;
 
 	if (!folder)
 		return -ENOMEM;
 	namespace_look(ns, folder);
-	live = nodes_find_hash(&ns->nodes, hash);
+	live = nodes_find_id(&ns->nodes, &id);
 	if (!live) {
 		namespace_look_again(ns, folder);
-		live = nodes_find_hash(&ns->nodes, hash);
+		live = nodes_find_id(&ns->nodes, &id);
 	}
 	nodes_put_folder(&ns->nodes, folder);
 	if (!live)
@@ -358,7 +361,7 @@ static int serve_pieces(void *context, const struct piece_request *request,
 			struct reply *reply, size_t *ret_size)
 {
 	struct namespace *ns = context;
-	struct live *live = nodes_find_hash(&ns->nodes, request->hash);
+	struct live *live = nodes_find_id(&ns->nodes, &request->id);
 	uint64_t began = counters_now();
 	const struct catalog *catalog;
 	int error = -EINVAL;

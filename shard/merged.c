@@ -84,28 +84,35 @@ static int digest(struct merger *merger, unsigned rank,
 	return error;
 }
 
-static bool same_content(struct merger *merger, const char *path,
-			 const struct merged_entry *a,
-			 const struct merged_entry *b)
+/* 0, or -errno when a rank does not say what it has. */
+static int same_content(struct merger *merger, const char *path,
+			const struct merged_entry *a,
+			const struct merged_entry *b, bool *ret_same)
 {
 	const struct pin *p = &a->stored.pin, *q = &b->stored.pin;
 	struct file_range range = { .path = path, .exact = true };
 	uint64_t x[2], y[2];
+	int error;
 
-	if (p->size != q->size)
-		return false;
 	/* One file of a file system that both have. */
-	if (p->inode == q->inode && p->mtime == q->mtime &&
-	    p->ctime == q->ctime)
-		return true;
-	if (p->size > LIMIT_COMPARE_SIZE)
-		return false;
+	*ret_same = p->size == q->size && p->inode == q->inode &&
+		    p->mtime == q->mtime && p->ctime == q->ctime;
+	if (*ret_same || p->size != q->size || p->size > LIMIT_COMPARE_SIZE)
+		return 0;
 	range.pin = *p;
-	if (digest(merger, a->rank, &range, x))
-		return false;
+	error = digest(merger, a->rank, &range, x);
 	range.pin = *q;
-	return digest(merger, b->rank, &range, y) == 0 && x[0] == y[0] &&
-	       x[1] == y[1];
+	if (!error)
+		error = digest(merger, b->rank, &range, y);
+	*ret_same = !error && x[0] == y[0] && x[1] == y[1];
+	return error;
+}
+
+/* May it be known at the next look? Else it is as if they differed. */
+static bool is_passing(int error)
+{
+	return error == -EIO || error == -ESTALE || error == -ENOMEM ||
+	       error == -ESHUTDOWN;
 }
 
 static void say_conflict(struct merger *merger, const char *path,
@@ -150,8 +157,9 @@ static bool is_same(struct merger *merger, const char *folder,
 	pthread_mutex_unlock(&merger->lock);
 	if (found)
 		return verdict.same;
-	verdict.same = S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
-		       same_content(merger, path, a, b);
+	if (S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
+	    is_passing(same_content(merger, path, a, b, &verdict.same)))
+		return false;
 	if (!verdict.same)
 		say_conflict(merger, path, a, b);
 	made = malloc(sizeof(*made));

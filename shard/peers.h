@@ -40,9 +40,16 @@ struct catalog_part {
 	uint64_t offset;	/* bytes */
 };
 
+/* A checkpoint, for ranks that know it. Two steps of one run have the same
+ * metadata: the folder counts as well. */
+struct catalog_id {
+	uint64_t hash[2];	/* of the catalog */
+	uint64_t folder;	/* catalog_folder of its path */
+};
+
 /* What a read needs of shards that one rank has. */
 struct piece_request {
-	uint64_t hash[2];	/* of the catalog */
+	struct catalog_id id;
 	uint64_t entry;		/* index in the catalog */
 	unsigned ndim;		/* what the one who asks thinks it has */
 	unsigned count;		/* of pieces, at most LIMIT_PIECES */
@@ -167,7 +174,7 @@ struct peer_handlers {
 	 * other, in @reply->buffer. */
 	int (*pieces)(void *context, const struct piece_request *request,
 		      struct reply *reply, size_t *ret_size);
-	/* Learn the catalog of @hash, of the checkpoint at @path. */
+	/* Learn the catalog that has @hash, of the checkpoint at @path. */
 	int (*learn)(void *context, const char *path, const uint64_t hash[2]);
 };
 

@@ -64,11 +64,19 @@ bool stored_entry_next(const void *data, size_t size, size_t *position,
 	return true;
 }
 
+/* The nanoseconds count up, also before 1970. */
+static struct timespec to_time(int64_t ns)
+{
+	const int64_t second = INT64_C(1000000000);
+	int64_t part = ns % second;
+
+	return (struct timespec){ ns / second - (part < 0),
+				  part < 0 ? part + second : part };
+}
+
 void stored_entry_status(const struct stored_entry *entry,
 			 struct stat *ret_status)
 {
-	const int64_t second = INT64_C(1000000000);
-
 	*ret_status = (struct stat){
 		.st_dev = entry->pin.device, .st_ino = entry->pin.inode,
 		.st_mode = entry->mode, .st_uid = entry->uid,
@@ -76,12 +84,15 @@ void stored_entry_status(const struct stored_entry *entry,
 		.st_size = (off_t)entry->pin.size,
 		.st_blocks = (blkcnt_t)((entry->pin.size + 511) / 512),
 		.st_blksize = 4096,
-		.st_mtim = { entry->pin.mtime / second,
-			     entry->pin.mtime % second },
-		.st_ctim = { entry->pin.ctime / second,
-			     entry->pin.ctime % second },
+		.st_mtim = to_time(entry->pin.mtime),
+		.st_ctim = to_time(entry->pin.ctime),
 	};
 	ret_status->st_atim = ret_status->st_mtim;
+}
+
+uint64_t catalog_folder(const char *path)
+{
+	return name_hash(path, strlen(path), 0);
 }
 
 uint64_t pin_hash(const struct pin *pin)
