@@ -43,8 +43,8 @@ enum { HOT_NS = 50 * 1000, BULK_NS = 2000 * 1000, AWAIT_MS = 64 };
 enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
 
 struct operation {
-	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER } kind;
-	void *owner;		/* struct slot or room */
+	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER, OP_ECHO } kind;
+	void *owner;		/* struct slot, room or echo */
 };
 
 struct slot {
@@ -84,13 +84,23 @@ struct room {
 	unsigned char *buffer;	/* owned */
 };
 
+/* A ping of a peer over the transport, or the answer to one: at most one of
+ * each is under way. */
+struct echo {
+	struct operation operation;
+	struct message message;
+	bool busy;
+};
+
 struct peer {
 	_Atomic int state;	/* enum peer_state */
 	/* The engine's thread's: */
 	uint64_t heard_ms, ping_ms;
+	struct echo ping, pong;
 	uint64_t probe_ms;	/* when it was to be probed; 0: it is not */
 	unsigned greeted;	/* times, until it was heard from */
 	bool known;
+	bool pinged;		/* over the transport, since it is suspect */
 };
 
 struct engine {
@@ -225,6 +235,12 @@ static void fail_rank(struct engine *engine, unsigned rank, bool gone)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+static void end_echo(struct engine *engine, struct echo *echo)
+{
+	engine->active -= echo->busy;
+	echo->busy = false;
+}
+
 static void set_state(struct engine *engine, unsigned rank,
 		      enum peer_state state)
 {
@@ -236,13 +252,38 @@ static void set_state(struct engine *engine, unsigned rank,
 	atomic_store(&peer->state, state);
 	peer->ping_ms = 0;
 	peer->probe_ms = 0;
+	peer->pinged = false;
+	if (is_gone(state)) {
+		end_echo(engine, &peer->ping);
+		end_echo(engine, &peer->pong);
+	}
 	if (state != PEER_UP)
 		fail_rank(engine, rank, is_gone(state));
 	if (engine->options.changed)
 		engine->options.changed(engine->options.context, rank, state);
 }
 
-static void hear(struct engine *engine, unsigned rank)
+static void send_echo(struct engine *engine, unsigned rank,
+		      enum message_kind kind)
+{
+	struct peer *peer = &engine->peers[rank];
+	struct echo *echo = kind == MESSAGE_PING ? &peer->ping : &peer->pong;
+
+	if (echo->busy)
+		return;
+	message_init(&echo->message, kind, 0);
+	echo->busy = engine->transport->send(engine->transport, rank,
+					     &echo->message,
+					     sizeof(echo->message),
+					     &echo->operation) == 0;
+	if (echo->busy)
+		engine->active++;
+	bell_send(engine->bell, rank, BELL_RING);
+}
+
+/* By its bell: it is there. What the transport carries may still be behind
+ * what was lost when it was not: a suspect rank has to prove that as well. */
+static void hear_bell(struct engine *engine, unsigned rank)
 {
 	struct peer *peer = &engine->peers[rank];
 
@@ -253,6 +294,16 @@ static void hear(struct engine *engine, unsigned rank)
 			engine->options.known(engine->options.context, rank,
 					      bell_ip(engine->bell, rank));
 	}
+	if (engine_state(engine, rank) == PEER_SUSPECT && !peer->pinged) {
+		peer->pinged = true;
+		send_echo(engine, rank, MESSAGE_PING);
+	}
+}
+
+/* By the transport. */
+static void hear(struct engine *engine, unsigned rank)
+{
+	engine->peers[rank].heard_ms = now_ms(engine);
 	if (engine_state(engine, rank) == PEER_SUSPECT)
 		set_state(engine, rank, PEER_UP);
 }
@@ -409,11 +460,21 @@ static void take_message(struct engine *engine,
 	    message_check(event->data, event->size, &message))
 		return;
 	hear(engine, event->rank);
-	if (message.kind == MESSAGE_REQUEST)
+	switch ((enum message_kind)message.kind) {
+	case MESSAGE_REQUEST:
 		take_request(engine, event->rank, &message,
 			     (const char *)event->data + sizeof(message));
-	else
+		break;
+	case MESSAGE_ANSWER:
 		take_answer(engine, event->rank, &message);
+		break;
+	case MESSAGE_PING:
+		if (!is_gone(engine_state(engine, event->rank)))
+			send_echo(engine, event->rank, MESSAGE_PONG);
+		break;
+	case MESSAGE_PONG:
+		break;
+	}
 }
 
 static void take_bulk(struct engine *engine, struct slot *slot, int error,
@@ -445,6 +506,10 @@ static void take_event(struct engine *engine,
 	}
 	if (operation->kind == OP_BULK_IN) {
 		take_bulk(engine, operation->owner, event->error, event->size);
+		return;
+	}
+	if (operation->kind == OP_ECHO) {
+		end_echo(engine, operation->owner);
 		return;
 	}
 	/* Its end may still be on the way there. */
@@ -486,7 +551,7 @@ static bool poll_bell(struct engine *engine)
 			set_state(engine, event.rank, PEER_LEFT);
 			break;
 		default:
-			hear(engine, event.rank);
+			hear_bell(engine, event.rank);
 			if (event.kind == BELL_RING)
 				await_bulk(engine);
 		}
@@ -773,9 +838,16 @@ static void init_peers(struct engine *engine)
 {
 	unsigned i;
 
-	for (i = 0; i < engine->count; i++)
-		atomic_init(&engine->peers[i].state,
+	for (i = 0; i < engine->count; i++) {
+		struct peer *peer = &engine->peers[i];
+
+		atomic_init(&peer->state,
 			    i == engine->rank ? PEER_SELF : PEER_UP);
+		peer->ping.operation = (struct operation){ OP_ECHO,
+							   &peer->ping };
+		peer->pong.operation = (struct operation){ OP_ECHO,
+							   &peer->pong };
+	}
 }
 
 static void init_tables(struct engine *engine)
