@@ -34,6 +34,10 @@ def environment(tag="", transport=None):
         # A sanitizer and Open MPI both want to be asked for memory first.
         made["OMPI_MCA_memory"] = "^patcher"
         made["OMPI_MCA_mtl"] = "^psm,psm2,ofi"
+        # Some of its modules are gone when leaks are looked for: only who
+        # called them can be named, and its frames have no pointers.
+        made["ASAN_OPTIONS"] = made.get("ASAN_OPTIONS", "") + \
+            ":fast_unwind_on_malloc=0"
         made["LSAN_OPTIONS"] = "suppressions=%s:print_suppressions=0" % (
             HERE / "mpi-leaks.supp")
         made["TSAN_OPTIONS"] = made.get("TSAN_OPTIONS", "") + \

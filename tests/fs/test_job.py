@@ -378,6 +378,47 @@ def wait_busy(the_job, ranks=(0, 1, 2)):
          "all ranks read")
 
 
+@pytest.mark.parametrize("target", ["mpirun", "daemons", "killed"])
+def test_end_while_pages_are_dropped(three, target):
+    """The kernel is told to forget pages that readers wait for: neither it
+    nor anybody else may hang on them when the daemons end."""
+    the_job, data = three(allow_log=[GONE])
+    check_all(the_job, data)
+    script = "while :; do cat '%s' >/dev/null 2>&1 || :; done"
+    readers = [subprocess.Popen(["sh", "-c", script % w(the_job, rank)])
+               for rank in range(3) for _ in range(2)]
+    try:
+        before = [the_job.status(r)["reads"]["peer"]["bytes"]
+                  for r in range(3)]
+
+        def replaced():
+            """New files, the same bytes: what was cached is dropped."""
+            for rank, folder in enumerate(the_job.stores):
+                for file in (folder / "step").glob("__*"):
+                    copy = file.with_name(".copy")
+                    copy.write_bytes(file.read_bytes())
+                    os.rename(copy, file)
+            os.utime(the_job.stores[2] / "step/.metadata")
+            return all(the_job.status(r)["reads"]["peer"]["bytes"] >
+                       b + len(data) for r, b in enumerate(before))
+
+        poll(replaced, 20, "all ranks read again and again", interval=0.1)
+        if target == "mpirun":
+            the_job.end()
+        else:
+            for rank in range(3):
+                the_job.kill(rank, signal.SIGKILL if target == "killed"
+                             else signal.SIGTERM)
+            for rank in range(3):
+                the_job.wait_gone(rank)
+            the_job.wait()
+            the_job.wait_nothing_left()
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT,
                                     signal.SIGHUP], ids=lambda n: n.name)
 def test_signal_to_every_daemon(three, number):
