@@ -154,7 +154,7 @@ static int begin(struct job *job)
 	return error == -EAGAIN ? -ENOBUFS : error;
 }
 
-/* The rank has another catalog, or none yet: make it learn ours, once. */
+/* The rank has no such catalog yet, or other files: make it look, once. */
 static int ask_again(struct job *job, struct part *part)
 {
 	struct source_peer *s = job->source;
@@ -281,6 +281,9 @@ static int finish_part(struct job *job, struct part *part)
 
 	if (error == -ENODATA)
 		error = ask_again(job, part);
+	/* It has looked, and does not have what we know. */
+	if (error == -ENODATA)
+		error = -ESTALE;
 	if (!error)
 		error = put_part(job, part);
 	if (error == -ESTALE)

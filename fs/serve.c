@@ -251,12 +251,9 @@ static int serve_learn(void *context, const char *path, const uint64_t hash[2])
 
 	if (!folder)
 		return -ENOMEM;
-	namespace_look(ns, folder);
+	/* It may be known, with files that were there before. */
+	namespace_look_again(ns, folder);
 	live = nodes_find_id(&ns->nodes, &id);
-	if (!live) {
-		namespace_look_again(ns, folder);
-		live = nodes_find_id(&ns->nodes, &id);
-	}
 	nodes_put_folder(&ns->nodes, folder);
 	if (!live)
 		return -ESTALE;
@@ -284,9 +281,10 @@ static int check_piece(const struct namespace *ns, const struct live *live,
 		    piece->count[i] > box.size[i] - piece->offset[i])
 			return -EINVAL;
 	file = catalog_shard(c->catalog, entry, piece->shard)->file;
+	/* It, or we, have not seen yet that the file is another one. */
 	if (c->spread->ranks[file] != ns->peers->rank ||
 	    pin_hash(&c->pins[file]) != pin)
-		return -ESTALE;
+		return -ENODATA;
 	return 0;
 }
 

@@ -174,7 +174,7 @@ struct peer_handlers {
 	 * other, in @reply->buffer. */
 	int (*pieces)(void *context, const struct piece_request *request,
 		      struct reply *reply, size_t *ret_size);
-	/* Learn the catalog that has @hash, of the checkpoint at @path. */
+	/* Look at @path again, and learn the catalog that has @hash. */
 	int (*learn)(void *context, const char *path, const uint64_t hash[2]);
 };
 
