@@ -2,6 +2,7 @@
 #include "comm/watcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,7 +19,7 @@
 #include <unistd.h>
 
 /* Ranks whose end is waited for; of more, these. */
-enum { RANKS_MAX = 4096, PROBE_MS = 500 };
+enum { RANKS_MAX = 4096, PROBE_MS = 500, LOOK_MS = 1000 };
 
 struct watcher {
 	atomic_bool mounted;		/* `point` is filled in */
@@ -98,13 +99,49 @@ static bool wait_for_word(struct parent *w, int timeout_ms)
 	return fds[0].revents || fds[1].revents;
 }
 
+/* Killed, but a thread of it is still in the kernel? */
+static bool is_half_dead(pid_t pid)
+{
+	char path[64], text[512];
+	const char *end;
+	ssize_t size;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (size <= 0)
+		return false;
+	text[size] = '\0';
+	/* The state stands behind the name, which is in brackets. */
+	end = strrchr(text, ')');
+	return end && strncmp(end, ") Z", 3) == 0;
+}
+
+/*
+ * A thread that drops pages of a file waits for those that are being read,
+ * whatever signal comes: a daemon that is killed then is never gone, and the
+ * kernel goes on waiting for its answers. Unless its mount is broken off.
+ */
+static void break_off(const struct parent *w)
+{
+	if (atomic_load(&w->watch->mounted) && is_half_dead(w->child))
+		umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
+}
+
 static int wait_for_child(struct parent *w)
 {
 	int status;
 
-	while (waitpid(w->child, &status, WNOHANG) != w->child)
-		if (wait_for_word(w, -1))
+	while (waitpid(w->child, &status, WNOHANG) != w->child) {
+		if (wait_for_word(w, LOOK_MS))
 			tell_child(w);
+		else
+			break_off(w);
+	}
 	w->child_fd = -1;
 	return status;
 }

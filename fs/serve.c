@@ -42,10 +42,9 @@ static int serve_list(void *context, const char *path, const char *after,
 		else
 			break;
 	}
-	if (!error) {
+	if (!error && end > begin)
 		memcpy(buffer, list.data + begin, end - begin);
-		*ret_size = end - begin;
-	}
+	*ret_size = end - begin;
 	array_finish(&list);
 	return error;
 }
