@@ -31,6 +31,8 @@ struct cluster {
 	struct cluster_options options;	/* const; its strings are owned */
 	char *store, *settings;
 	pthread_t thread;
+	bool started;			/* there is a thread */
+	bool differ;			/* the ranks do; the thread's */
 	struct hello *hellos;		/* owned; const once running */
 	pthread_mutex_t lock;
 	pthread_cond_t change;
@@ -167,6 +169,7 @@ static int meet_all(struct cluster *c, struct transport *transport,
 		return -EPROTO;
 	}
 	error = meet(transport, mine, c->hellos, trouble);
+	c->differ = error == -EPROTO;
 	if (!error)
 		error = look_at_others(c, mine);
 	if (!error)
@@ -209,7 +212,8 @@ static void *thread_main(void *context)
 		snprintf(trouble, sizeof(trouble), "starting MPI: %s",
 			 strerror(-error));
 	set_state(c, error ? FAILED : RUNNING);
-	c->options.started(c->options.context, error ? trouble : NULL);
+	c->options.started(c->options.context, error ? trouble : NULL,
+			   c->differ);
 	if (!error)
 		engine_run(c->client.engine);
 	pthread_mutex_lock(&c->lock);
@@ -307,17 +311,19 @@ int cluster_create(const struct cluster_options *options,
 	struct cluster *c = calloc(1, sizeof(*c));
 	int error = c ? init(c, options) : -ENOMEM;
 
-	if (!error)
-		error = -pthread_create(&c->thread, NULL, thread_main, c);
-	if (!error) {
-		*ret_cluster = c;
-		return 0;
-	}
-	if (c) {
-		c->over = true;
-		c->thread = pthread_self();
+	if (error)
 		cluster_destroy(c);
-	}
+	else
+		*ret_cluster = c;
+	return error;
+}
+
+int cluster_start(struct cluster *cluster)
+{
+	int error = -pthread_create(&cluster->thread, NULL, thread_main,
+				    cluster);
+
+	cluster->started = !error;
 	return error;
 }
 
@@ -336,11 +342,11 @@ bool cluster_stop(struct cluster *cluster)
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += running ? FINISH_S : 0;
 	pthread_mutex_lock(&cluster->lock);
-	while (!cluster->over)
+	while (!cluster->over && cluster->started)
 		if (pthread_cond_timedwait(&cluster->change, &cluster->lock,
 					   &until) == ETIMEDOUT)
 			break;
-	over = cluster->over;
+	over = cluster->over || !cluster->started;
 	pthread_mutex_unlock(&cluster->lock);
 	return over;
 }
@@ -349,7 +355,7 @@ void cluster_destroy(struct cluster *cluster)
 {
 	if (!cluster)
 		return;
-	if (!pthread_equal(cluster->thread, pthread_self()))
+	if (cluster->started)
 		pthread_join(cluster->thread, NULL);
 	client_finish(&cluster->client);
 	pthread_mutex_destroy(&cluster->lock);

@@ -24,14 +24,18 @@ struct cluster_options {
 	/* As those of the engine. */
 	void (*serve)(void *context, struct engine_request *request);
 	void (*changed)(void *context, unsigned rank, enum peer_state state);
-	/* Once: all have met (NULL), or why they have not. */
-	void (*started)(void *context, const char *trouble);
+	/* Once: all have met (NULL), or why they have not; @common: all say
+	 * the same. */
+	void (*started)(void *context, const char *trouble, bool common);
 	void *context;
 };
 
-/* Start; all strings are copied. 0 or -errno. */
+/* All strings are copied; nothing happens yet. 0 or -errno. */
 int cluster_create(const struct cluster_options *options,
 		   struct cluster **ret_cluster);
+
+/* Start the thread, from which everything is called. 0 or -errno. */
+int cluster_start(struct cluster *cluster);
 
 /* Say goodbye and end the thread; all calls fail from now on. False: MPI did
  * not end in time, and the process should end without it. */

@@ -170,14 +170,13 @@ static void on_change(void *context, unsigned rank, enum peer_state state)
 			 "rank %u (%s) %s", rank, info.host, texts[state]);
 }
 
-static void on_start(void *context, const char *trouble)
+static void on_start(void *context, const char *trouble, bool common)
 {
 	struct daemon *daemon = context;
 
 	if (!trouble)
 		return;
-	/* All ranks see the same; once is enough. */
-	if (daemon->options->rank == 0)
+	if (!common || daemon->options->rank == 0)
 		log_line(LOG_LEVEL_ERROR, "%s", trouble);
 	mount_fail(daemon->mount);
 }
@@ -225,6 +224,8 @@ static int join_ranks(struct daemon *daemon)
 	if (!error)
 		error = namespace_join(&daemon->ns,
 				       cluster_peers(daemon->cluster));
+	if (!error)
+		error = cluster_start(daemon->cluster);
 	free(store);
 	return error;
 }
