@@ -44,36 +44,97 @@ static int check_list(const void *data, size_t size, char ret_last[256])
 	return position == size ? 0 : -EPROTO;
 }
 
-static int peer_list(struct peers *peers, unsigned rank, const char *path,
-		     unsigned timeout_ms, struct array *out)
+/* One answer, in @call: appended to the list. True: there is more behind
+ * @last. */
+static bool take_list(struct client *c, struct engine_call *call,
+		      struct peer_list *list, char last[256])
+{
+	char before[256];
+	int error = engine_wait(c->engine, call);
+	size_t got = error ? 0 : call->got;
+
+	strcpy(before, last);
+	if (got > 0)
+		error = check_list(call->data, got, last);
+	/* It goes on, or it would never end. */
+	if (got > 0 && !error && strcmp(last, before) <= 0)
+		error = -EPROTO;
+	if (got > 0 && !error)
+		error = array_append(list->out, call->data, got);
+	engine_end(c->engine, call);
+	list->error = error;
+	return !error && got > 0;
+}
+
+static struct engine_call make_list_call(const struct peer_list *list,
+					 const struct wire *wire)
+{
+	return (struct engine_call){
+		.rank = list->rank, .service = SERVICE_LIST,
+		.timeout_ms = list->timeout_ms,
+		.patient = !list->timeout_ms,
+		.payload = wire->data, .size = wire->size,
+	};
+}
+
+/* What is behind the first answer. */
+static void list_rest(struct client *c, const char *path,
+		      struct peer_list *list, char last[256])
+{
+	struct engine_call call;
+	struct wire wire;
+	bool more = true;
+
+	while (more) {
+		list->error = wire_list(&wire, path, last);
+		call = make_list_call(list, &wire);
+		if (!list->error)
+			list->error = engine_begin(c->engine, &call, 1, false);
+		more = !list->error && take_list(c, &call, list, last);
+	}
+}
+
+/* At most LIST_MAX of them. */
+enum { LIST_MAX = 16 };
+
+static void list_some(struct client *c, const char *path,
+		      struct peer_list *lists, unsigned count)
+{
+	struct engine_call calls[LIST_MAX];
+	char last[LIST_MAX][256];
+	bool more[LIST_MAX];
+	struct wire wire;
+	unsigned i;
+	int error = wire_list(&wire, path, "");
+
+	for (i = 0; i < count; i++)
+		calls[i] = make_list_call(&lists[i], &wire);
+	if (!error)
+		error = engine_begin(c->engine, calls, count, false);
+	for (i = 0; i < count; i++) {
+		last[i][0] = '\0';
+		lists[i].error = error;
+		more[i] = !error && take_list(c, &calls[i], &lists[i],
+					      last[i]);
+	}
+	for (i = 0; i < count; i++)
+		if (more[i])
+			list_rest(c, path, &lists[i], last[i]);
+}
+
+static void peer_list(struct peers *peers, const char *path,
+		      struct peer_list *lists, unsigned count)
 {
 	struct client *c = from_peers(peers);
-	char after[256] = "", last[256] = "";
-	size_t got;
-	int error;
+	int error = peers->wait_ready(peers);
+	unsigned i, some;
 
-	do {
-		struct engine_call call = {
-			.rank = rank, .service = SERVICE_LIST,
-			.timeout_ms = timeout_ms, .patient = !timeout_ms,
-		};
-		struct wire wire;
-
-		strcpy(after, last);
-		error = wire_list(&wire, path, after);
-		if (!error)
-			error = ask(c, &call, &wire);
-		got = error ? 0 : call.got;
-		if (!error && got > 0)
-			error = check_list(call.data, got, last);
-		/* It goes on, or it would never end. */
-		if (!error && got > 0 && strcmp(last, after) <= 0)
-			error = -EPROTO;
-		if (!error)
-			error = array_append(out, call.data, got);
-		engine_end(c->engine, &call);
-	} while (!error && got > 0);
-	return error;
+	for (i = 0; i < count && error; i++)
+		lists[i].error = error;
+	for (i = 0; i < count && !error; i += some) {
+		some = count - i < LIST_MAX ? count - i : LIST_MAX;
+		list_some(c, path, lists + i, some);
+	}
 }
 
 static int peer_status(struct peers *peers, unsigned rank, const char *path,

@@ -51,18 +51,40 @@ static void set_state(struct cluster *c, enum state state)
 	pthread_mutex_unlock(&c->lock);
 }
 
+/* Beside the program, as it is built, or where it is installed. */
+static void *open_module(void)
+{
+	static const char *const places[] = {
+		"ckptfs_mpi.so", CKPTFS_MODULE_PLACE "/ckptfs_mpi.so",
+	};
+	char path[4096 + 256];
+	void *module = NULL;
+	ssize_t size = readlink("/proc/self/exe", path, 4096);
+	char *name;
+	size_t i;
+
+	if (size < 0)
+		size = 0;
+	path[size] = '\0';
+	name = strrchr(path, '/');
+	name = name ? name + 1 : path;
+	for (i = 0; i < sizeof(places) / sizeof(places[0]) && !module; i++) {
+		snprintf(name, sizeof(path) - (size_t)(name - path), "%s",
+			 places[i]);
+		module = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+	}
+	return module;
+}
+
 /* MPI comes as a module: who has no ranks does without. It is never closed:
  * MPI's own threads may be in it. */
 static int load_transport(struct transport **ret_transport, char *trouble)
 {
-	int (*create)(struct transport **);
-	void *module = dlopen("ckptfs_mpi.so", RTLD_NOW | RTLD_GLOBAL);
+	int (*create)(struct transport **) = NULL;
+	void *module = open_module();
 
-	if (!module) {
-		snprintf(trouble, 1024, "no MPI: %s", dlerror());
-		return -ENOENT;
-	}
-	*(void **)&create = dlsym(module, "transport_mpi_create");
+	if (module)
+		*(void **)&create = dlsym(module, "transport_mpi_create");
 	if (!create) {
 		snprintf(trouble, 1024, "no MPI: %s", dlerror());
 		return -ENOENT;
@@ -90,7 +112,7 @@ static void known(void *context, unsigned rank, uint32_t ip)
 	struct cluster *c = context;
 
 	if (c->options.watch)
-		watch_known(c->options.watch, rank, ip);
+		watcher_known(c->options.watch, rank, ip);
 }
 
 static void serve(void *context, struct engine_request *request)
@@ -120,7 +142,7 @@ static int connect_bell(struct cluster *c, struct bell *bell)
 	error = bell_connect(bell, c->hellos[0].nonce, c->client.peers.rank,
 			     addresses, count);
 	if (!error && c->options.watch)
-		watch_started(c->options.watch, c->hellos[0].nonce,
+		watcher_started(c->options.watch, c->hellos[0].nonce,
 			      c->client.peers.rank, addresses, count);
 	free(addresses);
 	return error;

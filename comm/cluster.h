@@ -7,7 +7,7 @@
 #define COMM_CLUSTER_H
 
 #include "comm/engine.h"
-#include "comm/watch.h"
+#include "comm/watcher.h"
 
 struct cluster;
 
@@ -20,7 +20,7 @@ struct cluster_options {
 					 * ranks, under 256 bytes */
 	unsigned deadline_ms;
 	bool force_mpi;			/* ask also ranks of this host */
-	struct watch *watch;		/* borrowed; NULL: nobody watches */
+	struct watcher *watch;		/* borrowed; NULL: nobody watches */
 	/* As those of the engine. */
 	void (*serve)(void *context, struct engine_request *request);
 	void (*changed)(void *context, unsigned rank, enum peer_state state);

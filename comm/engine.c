@@ -13,10 +13,12 @@
  * then free, likewise.
  *
  * The thread takes what is queued, polls the transport and the bell, and looks
- * at deadlines. While something happens it goes on at once, and shortly after
- * that it polls on, giving others the processor; then it sleeps on the bell
- * and an eventfd. Over some transports a message moves only while both ends
- * poll: who sends one rings, and who is rung polls for a while.
+ * at deadlines. While something happens it goes on at once, and for a moment
+ * after that it polls on, giving others the processor; then it sleeps on the
+ * bell and an eventfd. Over some transports a message moves only while both
+ * ends poll, and nobody can see it move before all of it is there: who sends
+ * one rings, and who is rung, or waits for something, sleeps in short naps,
+ * which grow the longer nothing has come.
  */
 #include "comm/engine.h"
 
@@ -28,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,16 +38,16 @@
  * that work for them, can use at once. */
 enum { SLOT_MAX = 96, ROOM_MAX = 64, EVENT_MAX = 512 };
 
-/* How long to poll after something happened, and after a ring or while a bulk
- * is sent. Later, sleeps between polls grow up to AWAIT_MS, since a ring may
- * have been lost. */
-enum { HOT_NS = 50 * 1000, BULK_NS = 2000 * 1000, AWAIT_MS = 64 };
+/* How long to poll after something happened; a nap, and how long it may grow
+ * while a call waits, and otherwise; how long a ring is believed. */
+enum { HOT_NS = 50 * 1000, NAP_NS = 50 * 1000, NAP_WAIT_NS = 1000 * 1000,
+       NAP_MAX_NS = 64 * 1000 * 1000, AWAIT_NS = 20 * 1000 * 1000 };
 
 enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
 
 struct operation {
-	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER } kind;
-	void *owner;		/* struct slot or room */
+	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER, OP_ECHO } kind;
+	void *owner;		/* struct slot, room or echo */
 };
 
 struct slot {
@@ -84,13 +87,23 @@ struct room {
 	unsigned char *buffer;	/* owned */
 };
 
+/* A ping of a peer over the transport, or the answer to one: at most one of
+ * each is under way. */
+struct echo {
+	struct operation operation;
+	struct message message;
+	bool busy;
+};
+
 struct peer {
 	_Atomic int state;	/* enum peer_state */
 	/* The engine's thread's: */
 	uint64_t heard_ms, ping_ms;
+	struct echo ping, pong;
 	uint64_t probe_ms;	/* when it was to be probed; 0: it is not */
 	unsigned greeted;	/* times, until it was heard from */
 	bool known;
+	bool pinged;		/* over the transport, since it is suspect */
 };
 
 struct engine {
@@ -109,9 +122,9 @@ struct engine {
 	_Atomic uint64_t wakeups;
 	struct peer *peers;		/* owned */
 	/* The thread's: */
-	uint64_t now_ns, hot_ns, bulk_ns, checked_ms, stop_ms;
-	int await_ms;
+	uint64_t now_ns, moved_ns, rung_ns, checked_ms, stop_ms;
 	unsigned active;		/* slots and rooms with operations */
+	bool waiting;			/* a call has not ended */
 	bool awaited;			/* rung, and nothing has come yet */
 	struct slot slots[SLOT_MAX];
 	struct room rooms[ROOM_MAX];
@@ -225,6 +238,12 @@ static void fail_rank(struct engine *engine, unsigned rank, bool gone)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+static void end_echo(struct engine *engine, struct echo *echo)
+{
+	engine->active -= echo->busy;
+	echo->busy = false;
+}
+
 static void set_state(struct engine *engine, unsigned rank,
 		      enum peer_state state)
 {
@@ -236,13 +255,38 @@ static void set_state(struct engine *engine, unsigned rank,
 	atomic_store(&peer->state, state);
 	peer->ping_ms = 0;
 	peer->probe_ms = 0;
+	peer->pinged = false;
+	if (is_gone(state)) {
+		end_echo(engine, &peer->ping);
+		end_echo(engine, &peer->pong);
+	}
 	if (state != PEER_UP)
 		fail_rank(engine, rank, is_gone(state));
 	if (engine->options.changed)
 		engine->options.changed(engine->options.context, rank, state);
 }
 
-static void hear(struct engine *engine, unsigned rank)
+static void send_echo(struct engine *engine, unsigned rank,
+		      enum message_kind kind)
+{
+	struct peer *peer = &engine->peers[rank];
+	struct echo *echo = kind == MESSAGE_PING ? &peer->ping : &peer->pong;
+
+	if (echo->busy)
+		return;
+	message_init(&echo->message, kind, 0);
+	echo->busy = engine->transport->send(engine->transport, rank,
+					     &echo->message,
+					     sizeof(echo->message),
+					     &echo->operation) == 0;
+	if (echo->busy)
+		engine->active++;
+	bell_send(engine->bell, rank, BELL_RING);
+}
+
+/* By its bell: it is there. What the transport carries may still be behind
+ * what was lost when it was not: a suspect rank has to prove that as well. */
+static void hear_bell(struct engine *engine, unsigned rank)
 {
 	struct peer *peer = &engine->peers[rank];
 
@@ -253,18 +297,21 @@ static void hear(struct engine *engine, unsigned rank)
 			engine->options.known(engine->options.context, rank,
 					      bell_ip(engine->bell, rank));
 	}
+	if (engine_state(engine, rank) == PEER_SUSPECT && !peer->pinged) {
+		peer->pinged = true;
+		send_echo(engine, rank, MESSAGE_PING);
+	}
+}
+
+/* By the transport. */
+static void hear(struct engine *engine, unsigned rank)
+{
+	engine->peers[rank].heard_ms = now_ms(engine);
 	if (engine_state(engine, rank) == PEER_SUSPECT)
 		set_state(engine, rank, PEER_UP);
 }
 
 /* ---- sending --------------------------------------------------------------- */
-
-/* Both ends must poll until a bulk is through. */
-static void await_bulk(struct engine *engine)
-{
-	engine->bulk_ns = engine->now_ns + BULK_NS;
-	engine->await_ms = 1;
-}
 
 /* The receive first. */
 static void post_slot(struct engine *engine, struct slot *slot)
@@ -319,7 +366,6 @@ static void send_room(struct engine *engine, struct room *room)
 	}
 	if (!error) {
 		bell_send(engine->bell, room->rank, BELL_RING);
-		await_bulk(engine);
 		return;
 	}
 	pthread_mutex_lock(&engine->lock);
@@ -409,11 +455,21 @@ static void take_message(struct engine *engine,
 	    message_check(event->data, event->size, &message))
 		return;
 	hear(engine, event->rank);
-	if (message.kind == MESSAGE_REQUEST)
+	switch ((enum message_kind)message.kind) {
+	case MESSAGE_REQUEST:
 		take_request(engine, event->rank, &message,
 			     (const char *)event->data + sizeof(message));
-	else
+		break;
+	case MESSAGE_ANSWER:
 		take_answer(engine, event->rank, &message);
+		break;
+	case MESSAGE_PING:
+		if (!is_gone(engine_state(engine, event->rank)))
+			send_echo(engine, event->rank, MESSAGE_PONG);
+		break;
+	case MESSAGE_PONG:
+		break;
+	}
 }
 
 static void take_bulk(struct engine *engine, struct slot *slot, int error,
@@ -445,6 +501,10 @@ static void take_event(struct engine *engine,
 	}
 	if (operation->kind == OP_BULK_IN) {
 		take_bulk(engine, operation->owner, event->error, event->size);
+		return;
+	}
+	if (operation->kind == OP_ECHO) {
+		end_echo(engine, operation->owner);
 		return;
 	}
 	/* Its end may still be on the way there. */
@@ -486,9 +546,9 @@ static bool poll_bell(struct engine *engine)
 			set_state(engine, event.rank, PEER_LEFT);
 			break;
 		default:
-			hear(engine, event.rank);
+			hear_bell(engine, event.rank);
 			if (event.kind == BELL_RING)
-				await_bulk(engine);
+				engine->rung_ns = engine->now_ns;
 		}
 	}
 	return any;
@@ -548,6 +608,7 @@ static void check_slots(struct engine *engine)
 {
 	unsigned i;
 
+	engine->waiting = false;
 	for (i = 0; i < SLOT_MAX; i++) {
 		struct slot *slot = &engine->slots[i];
 		bool waits;
@@ -558,6 +619,7 @@ static void check_slots(struct engine *engine)
 		pthread_mutex_unlock(&engine->lock);
 		if (!waits)
 			continue;
+		engine->waiting = true;
 		if (is_late(engine, slot))
 			set_state(engine, slot->rank, PEER_SUSPECT);
 		else
@@ -615,11 +677,28 @@ static void check_times(struct engine *engine)
 	}
 }
 
-/* How long may the thread sleep? -1: until it is woken. */
-static int sleep_ms(const struct engine *engine)
+/* What others need of us, or we of them, may be moving. */
+static bool is_moving(const struct engine *engine)
 {
-	int least = engine->active > 0 || engine->stop_ms ?
-		    engine->await_ms : -1;
+	return engine->active > 0 || engine->stop_ms ||
+	       (engine->awaited &&
+		engine->now_ns < engine->rung_ns + AWAIT_NS);
+}
+
+static uint64_t nap_ns(const struct engine *engine)
+{
+	uint64_t nap = (engine->now_ns - engine->moved_ns) / 16;
+	uint64_t most = engine->waiting ? NAP_WAIT_NS : NAP_MAX_NS;
+
+	return nap < NAP_NS ? NAP_NS : nap > most ? most : nap;
+}
+
+/* How long may the thread sleep? UINT64_MAX: until it is woken. */
+static uint64_t sleep_ns(const struct engine *engine)
+{
+	const uint64_t ping = PING_MS * UINT64_C(1000000);
+	const uint64_t look = POLL_MS * UINT64_C(1000000);
+	uint64_t least = is_moving(engine) ? nap_ns(engine) : UINT64_MAX;
 	unsigned i;
 
 	for (i = 0; i < engine->count; i++) {
@@ -627,17 +706,27 @@ static int sleep_ms(const struct engine *engine)
 
 		if ((state == PEER_SUSPECT ||
 		     (state == PEER_UP && engine->peers[i].probe_ms)) &&
-		    least < 0)
-			least = PING_MS;
+		    least > ping)
+			least = ping;
 		/* Nobody can wake us there: look ourselves. */
 		if (state == PEER_UP && !bell_is_known(engine->bell, i) &&
-		    (least < 0 || least > POLL_MS))
-			least = POLL_MS;
+		    least > look)
+			least = look;
 	}
 	return least;
 }
 
-static void fall_asleep(struct engine *engine)
+static void sleep_on(struct engine *engine, struct pollfd fds[2])
+{
+	const uint64_t least = sleep_ns(engine);
+	const struct timespec time = { .tv_nsec = (long)least };
+
+	/* None is longer than a second. */
+	ppoll(fds, 2, least == UINT64_MAX ? NULL : &time, NULL);
+}
+
+/* Until something happens, or it is time to look. Has the bell rung? */
+static bool fall_asleep(struct engine *engine)
 {
 	struct pollfd fds[] = {
 		{ .fd = engine->event, .events = POLLIN },
@@ -653,13 +742,12 @@ static void fall_asleep(struct engine *engine)
 	pthread_mutex_unlock(&engine->lock);
 	queued |= atomic_load(&engine->probe);
 	if (!queued)
-		poll(fds, 2, sleep_ms(engine));
+		sleep_on(engine, fds);
 	atomic_store(&engine->asleep, false);
 	if (fds[0].revents && read(engine->event, &count, sizeof(count)) < 0)
 		count = 0;
 	atomic_fetch_add(&engine->wakeups, 1);
-	if (engine->await_ms < AWAIT_MS)
-		engine->await_ms *= 2;
+	return fds[1].revents != 0;
 }
 
 /* ---- the thread ------------------------------------------------------------ */
@@ -707,14 +795,6 @@ static bool is_over(struct engine *engine)
 			now_ms(engine) >= engine->stop_ms);
 }
 
-/* Is it worth looking again at once? */
-static bool is_hot(const struct engine *engine)
-{
-	return engine->now_ns < engine->hot_ns ||
-	       (engine->now_ns < engine->bulk_ns &&
-		(engine->active > 0 || engine->awaited));
-}
-
 static bool do_round(struct engine *engine, bool look_at_bell)
 {
 	bool busy = take_queued(engine), arrived = poll_transport(engine);
@@ -733,19 +813,22 @@ static bool do_round(struct engine *engine, bool look_at_bell)
 
 void engine_run(struct engine *engine)
 {
+	bool rung = true;
 	unsigned rounds = 0;
 
+	/* Naps are shorter than the kernel's usual slack. */
+	prctl(PR_SET_TIMERSLACK, 1000);
 	do {
 		engine->now_ns = clock_ns();
 		/* A system call: not in every round. */
-		if (do_round(engine, rounds++ % 16 == 0)) {
-			engine->hot_ns = engine->now_ns + HOT_NS;
-			engine->await_ms = 1;
-		} else if (is_hot(engine)) {
+		if (do_round(engine, rung || ++rounds % 16 == 0)) {
+			engine->moved_ns = engine->now_ns;
+			rung = false;
+		} else if (engine->now_ns < engine->moved_ns + HOT_NS) {
 			sched_yield();
+			rung = false;
 		} else {
-			fall_asleep(engine);
-			rounds = 0;
+			rung = fall_asleep(engine);
 		}
 	} while (!is_over(engine));
 	engine->transport->destroy(engine->transport);
@@ -773,9 +856,16 @@ static void init_peers(struct engine *engine)
 {
 	unsigned i;
 
-	for (i = 0; i < engine->count; i++)
-		atomic_init(&engine->peers[i].state,
+	for (i = 0; i < engine->count; i++) {
+		struct peer *peer = &engine->peers[i];
+
+		atomic_init(&peer->state,
 			    i == engine->rank ? PEER_SELF : PEER_UP);
+		peer->ping.operation = (struct operation){ OP_ECHO,
+							   &peer->ping };
+		peer->pong.operation = (struct operation){ OP_ECHO,
+							   &peer->pong };
+	}
 }
 
 static void init_tables(struct engine *engine)

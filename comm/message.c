@@ -37,6 +37,12 @@ int message_check(const void *data, size_t size, struct message *ret_message)
 		    message.error > 0 || message.error < -4095)
 			return -EPROTO;
 		break;
+	case MESSAGE_PING:
+	case MESSAGE_PONG:
+		if (message.service != 0 || message.size != 0 ||
+		    message.error != 0)
+			return -EPROTO;
+		break;
 	default:
 		return -EPROTO;
 	}

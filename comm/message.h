@@ -9,6 +9,8 @@
  *			as its tag.
  *	MESSAGE_ANSWER	to a request whose bulk was empty: `error`, 0 for an
  *			answer of no bytes
+ *	MESSAGE_PING	is answered by the engine itself with a MESSAGE_PONG:
+ *			does what MPI carries get through again?
  */
 #ifndef COMM_MESSAGE_H
 #define COMM_MESSAGE_H
@@ -19,7 +21,12 @@
 /* Changes whenever anything that ranks send to each other does. */
 enum { MESSAGE_PROTOCOL = 1 };
 
-enum message_kind { MESSAGE_REQUEST = 1, MESSAGE_ANSWER };
+enum message_kind {
+	MESSAGE_REQUEST = 1,
+	MESSAGE_ANSWER,
+	MESSAGE_PING,
+	MESSAGE_PONG,
+};
 
 enum message_service {
 	SERVICE_LIST = 1,

@@ -92,14 +92,19 @@ static int add_part(struct job *job, unsigned rank, unsigned index)
 	uint64_t entry = (uint64_t)(job->plan->entry -
 				    catalog_entry(catalog, 0));
 	struct part *part = malloc(sizeof(*part));
+	struct catalog_id id;
 
 	if (!part)
 		return -ENOMEM;
+	id = (struct catalog_id){
+		.hash = { catalog->hash[0], catalog->hash[1] },
+		.folder = catalog_folder(job->source->files.path),
+	};
 	part->call = (struct engine_call){ .rank = rank,
 					   .service = SERVICE_PIECES };
 	part->count = 0;
 	part->size = 0;
-	wire_pieces(&part->wire, catalog->hash, entry, job->plan->entry->ndim);
+	wire_pieces(&part->wire, &id, entry, job->plan->entry->ndim);
 	job->parts[job->part_count++] = part;
 	return add_to_part(job, part, index) ? 0 : -EIO;
 }
@@ -149,7 +154,7 @@ static int begin(struct job *job)
 	return error == -EAGAIN ? -ENOBUFS : error;
 }
 
-/* The rank has another catalog, or none yet: make it learn ours, once. */
+/* The rank has no such catalog yet, or other files: make it look, once. */
 static int ask_again(struct job *job, struct part *part)
 {
 	struct source_peer *s = job->source;
@@ -261,7 +266,6 @@ static int put_part(struct job *job, struct part *part)
 		error = put_piece(job, piece, data, &borrowed);
 		data += size_of(job, piece);
 	}
-	job->reply->peer_size += part->size;
 	if (!borrowed)
 		return error;
 	if (reply_hold(job->reply, release_slot, s->engine,
@@ -277,6 +281,9 @@ static int finish_part(struct job *job, struct part *part)
 
 	if (error == -ENODATA)
 		error = ask_again(job, part);
+	/* It has looked, and does not have what we know. */
+	if (error == -ENODATA)
+		error = -ESTALE;
 	if (!error)
 		error = put_part(job, part);
 	if (error == -ESTALE)
@@ -347,12 +354,11 @@ static int look_at_ranks(struct job *job)
 		if (!is_remote(job, &job->pieces[i], &rank))
 			continue;
 		remote++;
+		job->reply->lane = peers_read_lane(rank);
 		if (engine_state(job->source->engine, rank) != PEER_UP)
 			return -EIO;
-		if (job->reply->nowait) {
-			job->reply->lane = peers_read_lane(rank);
+		if (job->reply->nowait)
 			return -EAGAIN;
-		}
 	}
 	return (int)remote;
 }

@@ -15,7 +15,8 @@ struct catalog_head {
 };
 
 struct pieces_head {
-	uint64_t hash[2], entry;
+	struct catalog_id id;
+	uint64_t entry;
 	uint32_t count, ndim;
 };
 
@@ -83,11 +84,11 @@ int wire_learn(struct wire *wire, const char *path, const uint64_t hash[2])
 	return put_head(wire, hash, 2 * sizeof(*hash), path);
 }
 
-void wire_pieces(struct wire *wire, const uint64_t hash[2], uint64_t entry,
-		 unsigned ndim)
+void wire_pieces(struct wire *wire, const struct catalog_id *id,
+		 uint64_t entry, unsigned ndim)
 {
 	const struct pieces_head head = {
-		.hash = { hash[0], hash[1] }, .entry = entry, .ndim = ndim,
+		.id = *id, .entry = entry, .ndim = ndim,
 	};
 
 	wire->size = 0;
@@ -225,7 +226,7 @@ static bool get_pieces(struct reader *reader, struct wire_request *request)
 			return false;
 	request->ndim = head.ndim;
 	request->pieces = (struct piece_request){
-		.hash = { head.hash[0], head.hash[1] }, .entry = head.entry,
+		.id = head.id, .entry = head.entry,
 		.count = head.count, .ndim = head.ndim,
 		.pieces = request->piece, .pins = request->pins,
 	};

@@ -38,8 +38,8 @@ int wire_learn(struct wire *wire, const char *path, const uint64_t hash[2]);
 
 /* A request for pieces, of an entry of @ndim axes: begun, then as many as
  * fit. Their bytes are not looked at. */
-void wire_pieces(struct wire *wire, const uint64_t hash[2], uint64_t entry,
-		 unsigned ndim);
+void wire_pieces(struct wire *wire, const struct catalog_id *id,
+		 uint64_t entry, unsigned ndim);
 /* False: no more fit. */
 bool wire_add_piece(struct wire *wire, const struct piece *piece,
 		    uint64_t pin);

@@ -19,6 +19,7 @@ _ckptfs_value() {
 	case $1 in
 	--dtype) _ckptfs_words "bf16 f16 f32" ;;
 	--max-shard-size) _ckptfs_words "1GB 5GB 10GB" ;;
+	--timeout) _ckptfs_words "10 60 600" ;;
 	--decoded-cache) _ckptfs_words "512M 1G 4G" ;;
 	--select | --top) COMPREPLY=() ;;
 	*) return 1 ;;
@@ -32,7 +33,7 @@ _ckptfs_mount_options() {
 	[[ $cur != *,* ]] || front=${cur%,*},
 	cur=${cur##*,}
 	_ckptfs_words "decoded_cache= hf_root= hf_assets= log= fsname= \
-		allow_other allow_root auto_unmount default_permissions"
+		deadline= force_mpi allow_other allow_root auto_unmount default_permissions"
 	COMPREPLY=("${COMPREPLY[@]/#/$front}")
 	compopt -o nospace 2>/dev/null
 }
@@ -40,6 +41,7 @@ _ckptfs_mount_options() {
 _ckptfs_mount_value() {
 	case ${1##*,} in
 	decoded_cache) _ckptfs_words "512M 1G 4G" ;;
+	deadline) _ckptfs_words "5 10 30" ;;
 	hf_assets) _ckptfs_files -d ;;
 	log) _ckptfs_files -f ;;
 	*) COMPREPLY=() ;;
@@ -81,13 +83,17 @@ _ckptfs() {
 		value=1
 	fi
 	if [[ $COMP_CWORD == 1 && $cur == -* ]]; then
-		_ckptfs_words "-f -d -o -h -V --help --version"
+		_ckptfs_words "-f -d -o -h -V --help --version --wait"
 	elif [[ $COMP_CWORD == 1 ]]; then
 		_ckptfs_files -d
 		mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY \
 			< <(compgen -W "$commands" -- "$cur")
 	elif [[ " $commands " == *" $command "* ]]; then
 		_ckptfs_value "$before" || _ckptfs_command "$command"
+	elif [[ $command == --wait && $before == --timeout ]]; then
+		_ckptfs_value "$before"
+	elif [[ $command == --wait && $cur == -* ]]; then
+		_ckptfs_words "--timeout"
 	elif [[ $before == -o || ($value && $cur == *,*) ]]; then
 		_ckptfs_mount_options
 	elif [[ $value ]]; then

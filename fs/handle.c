@@ -371,14 +371,12 @@ static int read_remote(struct namespace *ns, struct handle *handle,
 
 	if (!buffer)
 		return -ENOMEM;
-	if (reply->nowait) {
-		reply->lane = peers_read_lane(handle->rank);
+	reply->lane = peers_read_lane(handle->rank);
+	if (reply->nowait)
 		return -EAGAIN;
-	}
 	error = ns->peers->file(ns->peers, handle->rank, &range, buffer, &got);
 	if (error)
 		return error == -ESTALE || error == -ENOMEM ? error : -EIO;
-	reply->peer_size = got;
 	reply->iov[0] = (struct iovec){ buffer, got };
 	reply->iov_count = got > 0;
 	return 0;

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 struct listing {
+	atomic_uint references;
 	LIST_ENTRY(listing) link;	/* guarded by the namespace's lock */
 	struct live *live;	/* of a view, one reference; else NULL */
 	enum view view;
@@ -311,6 +312,7 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 	listing = calloc(1, sizeof(*listing));
 	if (!listing)
 		return -ENOMEM;
+	listing->references = 1;
 	pthread_mutex_lock(&ns->nodes.lock);
 	LIST_INSERT_HEAD(&ns->listings, listing, link);
 	pthread_mutex_unlock(&ns->nodes.lock);
@@ -335,8 +337,15 @@ int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 	return error;
 }
 
+void listing_hold(struct listing *listing)
+{
+	atomic_fetch_add(&listing->references, 1);
+}
+
 void namespace_close_listing(struct namespace *ns, struct listing *listing)
 {
+	if (atomic_fetch_sub(&listing->references, 1) > 1)
+		return;
 	pthread_mutex_lock(&ns->nodes.lock);
 	LIST_REMOVE(listing, link);
 	pthread_mutex_unlock(&ns->nodes.lock);

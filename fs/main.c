@@ -103,7 +103,7 @@ struct daemon {
 	struct namespace ns;
 	struct mount *mount;
 	struct cluster *cluster;
-	struct watch *watch;
+	struct watcher *watch;
 	struct peer_handlers handlers;
 	struct report report;
 };
@@ -123,6 +123,14 @@ static void run_request(struct job *job, struct reply *reply)
 	free(r);
 }
 
+/* What may have to ask others stands aside. */
+static unsigned request_lane(const struct engine_request *request)
+{
+	return request->message.service == SERVICE_CATALOG ||
+	       request->message.service == SERVICE_LEARN ?
+	       LANE_CATALOGS : peers_serve_lane(request->rank);
+}
+
 static void on_request(void *context, struct engine_request *request)
 {
 	struct daemon *daemon = context;
@@ -134,7 +142,7 @@ static void on_request(void *context, struct engine_request *request)
 	}
 	*r = (struct request_job){
 		.job = { .run = run_request,
-			 .lane = peers_serve_lane(request->rank) },
+			 .lane = request_lane(request) },
 		.daemon = daemon, .request = request,
 	};
 	if (pool_submit(mount_pool(daemon->mount), &r->job)) {
@@ -262,7 +270,7 @@ static int run_daemon(struct daemon *daemon, int report)
 	int status = EXIT_SUCCESS, error = 0;
 
 	if (daemon->watch)
-		watch_mounted(daemon->watch, mount_path(daemon->mount));
+		watcher_mounted(daemon->watch, mount_path(daemon->mount));
 	if (daemon->options->count > 1)
 		error = join_ranks(daemon);
 	set_report(daemon);
@@ -283,7 +291,7 @@ static int run_daemon(struct daemon *daemon, int report)
 }
 
 static int serve(const struct options *options, struct fuse_args *args,
-		 struct watch *watch, int report)
+		 struct watcher *watch, int report)
 {
 	const struct mount_options mount_options = {
 		.source = options->source, .path = options->path,
@@ -326,11 +334,11 @@ destroy_mount:
 /* Who else there is: a parent that waits, or one that watches. 0: go on, 1:
  * that parent has ended, with @ret_status. */
 static int split(const struct options *options, int argc, char **argv,
-		 struct watch **watch, int *report, int *ret_status)
+		 struct watcher **watch, int *report, int *ret_status)
 {
 	if (options->count > 1) {
 		undo_binding();
-		return watch_fork(options->path, argc, argv, watch,
+		return watcher_fork(options->path, argc, argv, watch,
 				  ret_status);
 	}
 	if (options->foreground || options->debug || options->under_mpirun)
@@ -342,7 +350,7 @@ static int run(struct options *options, struct fuse_args *args, int argc,
 	       char **argv)
 {
 	int report = -1, status = EXIT_FAILURE, error;
-	struct watch *watch = NULL;
+	struct watcher *watch = NULL;
 	const char *trouble;
 
 	if (options->help) {

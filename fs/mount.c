@@ -12,8 +12,8 @@
 #define FUSE_USE_VERSION 314
 #include "fs/mount.h"
 
+#include "fs/call.h"
 #include "fs/log.h"
-#include "fs/ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,11 +31,14 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { WORKER_MAX = 4, POOL_MAX = 16, READ_AHEAD_KIB = 4096 };
+enum { WORKER_MAX = 4, READ_AHEAD_KIB = 4096 };
+/* Threads of the pool, and of these how many may be of one lane at once. */
+enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 
 struct mount {
 	struct ops ops;
 	struct pool *pool;		/* owned */
+	struct watch *watch;		/* owned */
 	struct fuse_session *session;	/* owned */
 	char *path, *source;		/* owned: of the mount point, and of
 					 * what is mounted */
@@ -43,6 +46,7 @@ struct mount {
 	bool inside;			/* path is inside of source */
 	pthread_t workers[WORKER_MAX];
 	unsigned worker_count;
+	bool begun;			/* the first worker's: INIT was served */
 	sem_t spare;			/* posted to wake a spare worker */
 	_Atomic unsigned asleep;	/* spare workers */
 	int ready, gone, failed;	/* owned eventfds */
@@ -60,6 +64,16 @@ static void on_ready(void *context)
 {
 	struct mount *mount = context;
 
+	mount->begun = true;
+}
+
+/* Not before the kernel has the answer to INIT, by which it makes the
+ * read-ahead that settle() raises small. */
+static void tell_ready(struct mount *mount)
+{
+	if (!mount->begun)
+		return;
+	mount->begun = false;
 	signal_event(mount->ready);
 }
 
@@ -137,7 +151,7 @@ static void finish_worker(void *context)
 	struct fuse_buf *buffer = context;
 
 	free(buffer->mem);
-	ops_thread_finish();
+	call_thread_finish();
 }
 
 static void *first_main(void *context)
@@ -148,7 +162,7 @@ static void *first_main(void *context)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_cleanup_push(finish_worker, &buffer);
 	while (serve_one(mount, &buffer))
-		;
+		tell_ready(mount);
 	signal_event(mount->gone);
 	pthread_cleanup_pop(1);
 	return NULL;
@@ -349,6 +363,21 @@ static bool is_inside(const char *inner, const char *outer)
 		(inner[size] == '/' || inner[size] == '\0'));
 }
 
+static struct pool *make_pool(unsigned ranks)
+{
+	unsigned count = LANE_RANKS + 2 * ranks, i;
+	unsigned *lane_max = malloc(count * sizeof(*lane_max));
+	struct pool *pool;
+
+	if (!lane_max)
+		return NULL;
+	for (i = 0; i < count; i++)
+		lane_max[i] = i == LANE_STORE ? STORE_MAX : PEER_MAX;
+	pool = pool_create(POOL_MAX, lane_max, count);
+	free(lane_max);
+	return pool;
+}
+
 int mount_create(struct namespace *ns, const struct mount_options *options,
 		 struct mount **ret_mount)
 {
@@ -367,12 +396,16 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	sem_init(&mount->spare, 0, 0);
 	mount->path = strdup(options->path);
 	mount->source = strdup(options->source);
-	mount->pool = pool_create(POOL_MAX);
+	mount->pool = make_pool(options->ranks);
+	mount->watch = watch_create();
 	if (mount->ready < 0 || mount->gone < 0 || mount->failed < 0 ||
-	    !mount->path ||
-	    !mount->source || !mount->pool)
+	    !mount->path || !mount->source || !mount->pool || !mount->watch)
 		goto destroy_mount;
 	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
+				   .watch = mount->watch,
+				   .interruptible = options->ranks > 1,
+				   .lane = options->ranks > 1 ?
+					   LANE_FOLDERS : LANE_STORE,
 				   .ready = on_ready,
 				   .ready_context = mount };
 	table = ops_table(&table_size);
@@ -465,6 +498,7 @@ void mount_destroy(struct mount *mount)
 		fuse_session_unmount(mount->session);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
+	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
 	sem_destroy(&mount->spare);
 	close(mount->ready);

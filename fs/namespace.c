@@ -441,6 +441,11 @@ void namespace_forget(struct namespace *ns, uint64_t inode, uint64_t count)
 	nodes_forget(&ns->nodes, inode, count);
 }
 
+void namespace_hold(struct namespace *ns, uint64_t inode)
+{
+	nodes_hold_inode(&ns->nodes, inode);
+}
+
 /* ---- links, attributes, the whole ------------------------------------------ */
 
 int namespace_link(struct namespace *ns, uint64_t inode, bool nowait,

@@ -84,6 +84,8 @@ struct found {
 int namespace_lookup(struct namespace *ns, uint64_t parent, const char *name,
 		     bool nowait, struct found *ret_found);
 void namespace_forget(struct namespace *ns, uint64_t inode, uint64_t count);
+/* One more lookup of an inode that is known, to be forgotten. */
+void namespace_hold(struct namespace *ns, uint64_t inode);
 int namespace_status(struct namespace *ns, uint64_t inode, bool nowait,
 		     struct found *ret_found);
 /* The target of a symbolic link, appended to @out and terminated. */
@@ -143,7 +145,9 @@ struct listed {
 
 int namespace_open_listing(struct namespace *ns, uint64_t inode, bool nowait,
 			   struct listing **ret_listing);
+/* The listing ends with the last of those who opened it or hold it. */
 void namespace_close_listing(struct namespace *ns, struct listing *listing);
+void listing_hold(struct listing *listing);
 bool listing_is_immutable(const struct listing *listing);
 
 /* The entry at @position, 0 the first. 0, -ENOENT at the end, -EAGAIN, or

@@ -192,7 +192,7 @@ void nodes_put_folder(struct nodes *nodes, struct folder *folder)
 	live_destroy(dead);
 }
 
-struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2])
+struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id)
 {
 	struct live *live;
 
@@ -200,8 +200,9 @@ struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2])
 	for (live = nodes->lives; live; live = live->next) {
 		const struct catalog *catalog = live->checkpoint->catalog;
 
-		if (catalog->hash[0] == hash[0] &&
-		    catalog->hash[1] == hash[1] &&
+		if (catalog->hash[0] == id->hash[0] &&
+		    catalog->hash[1] == id->hash[1] &&
+		    catalog_folder(live->path) == id->folder &&
 		    !atomic_load(&live->retired))
 			break;
 	}
@@ -335,6 +336,21 @@ struct node *nodes_find_named(struct nodes *nodes, struct live *live,
 		node->lookups++;
 	pthread_mutex_unlock(&nodes->lock);
 	return node;
+}
+
+void nodes_hold_inode(struct nodes *nodes, uint64_t inode)
+{
+	struct node key = { .inode = inode }, *node;
+	struct live *live;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = find_node(&nodes->by_inode, &key, compare_inodes);
+	live = node ? NULL : find_live_locked(nodes, inode);
+	if (node)
+		node->lookups++;
+	else if (live)
+		live->references++;
+	pthread_mutex_unlock(&nodes->lock);
 }
 
 void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count)

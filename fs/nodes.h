@@ -4,8 +4,9 @@
  * and the table of live checkpoints. Nothing here does I/O. The functions
  * with `_locked` need the namespace's lock.
  *
- * The kernel holds a count on each inode that it knows; while an operation on
- * one runs, its node and its live checkpoint stay.
+ * The kernel holds a count on each inode that it knows, and so does a call
+ * whose client need not wait for its end; while an operation on an inode runs,
+ * its node and its live checkpoint stay.
  */
 #ifndef FS_NODES_H
 #define FS_NODES_H
@@ -101,6 +102,8 @@ struct node *nodes_find_named(struct nodes *nodes, struct live *live,
 
 /* One more lookup of an inode of @live. */
 void nodes_hold(struct nodes *nodes, struct live *live);
+/* The same by the number of an inode that is known. */
+void nodes_hold_inode(struct nodes *nodes, uint64_t inode);
 /* @count lookups less. */
 void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count);
 
@@ -109,9 +112,9 @@ void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count);
 struct folder *nodes_get_folder(struct nodes *nodes, const char *path);
 void nodes_put_folder(struct nodes *nodes, struct folder *folder);
 
-/* The live checkpoint, not retired, whose catalog has this hash, with one more
- * reference, or NULL. */
-struct live *nodes_find_hash(struct nodes *nodes, const uint64_t hash[2]);
+/* The live checkpoint, not retired, that @id means, with one more reference,
+ * or NULL. */
+struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id);
 
 /* The folder's live checkpoint with one more reference, or NULL. */
 struct live *nodes_live(struct nodes *nodes, struct folder *folder);

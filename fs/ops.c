@@ -1,77 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An operation decodes, calls down and replies exactly once. It is tried on
- * the thread that received it, which must not block; when the namespace says
- * -EAGAIN, the same function runs again on the pool, where it may.
+ * An operation decodes, calls down and replies exactly once: where that can
+ * happen, and why it may be too late, is told in call.c.
  */
 #define FUSE_USE_VERSION 314
 #include "fs/ops.h"
 
+#include "fs/call.h"
 #include "fs/log.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct call {
-	struct job job;		/* first: passed as this */
-	/* Replies and returns 0, or returns -EAGAIN without a reply, but
-	 * only when @nowait. @reply may be NULL: out of memory. */
-	int (*run)(struct call *call, bool nowait, struct reply *reply);
-	const struct ops *ops;
-	fuse_req_t request;
-	fuse_ino_t inode;
-	uint64_t size, offset;
-	void *handle;		/* struct handle or listing */
-	char name[];
-};
-
-/* Of the threads that receive requests: a reply to build reads in. */
-static _Thread_local struct reply *thread_reply;
-
-static void run_on_pool(struct job *job, struct reply *reply)
-{
-	struct call *call = (struct call *)job;
-
-	call->run(call, false, reply);
-	free(call);
-}
-
-/* Run @call here, or on the pool if it would block. */
-static void start(const struct call *call, const char *name)
-{
-	size_t name_size = name ? strlen(name) + 1 : 0;
-	struct call *copy = malloc(sizeof(*copy) + name_size);
-	int error;
-
-	if (!copy) {
-		fuse_reply_err(call->request, ENOMEM);
-		return;
-	}
-	*copy = *call;
-	if (name)
-		memcpy(copy->name, name, name_size);
-	if (!thread_reply)
-		thread_reply = reply_create();
-	if (copy->run(copy, true, thread_reply) != -EAGAIN) {
-		free(copy);
-		return;
-	}
-	copy->job.run = run_on_pool;
-	error = pool_submit(copy->ops->pool, &copy->job);
-	if (error) {
-		fuse_reply_err(copy->request, -error);
-		free(copy);
-	}
-}
-
-static struct call make_call(fuse_req_t request, fuse_ino_t inode,
-			     int (*run)(struct call *, bool, struct reply *))
-{
-	return (struct call){ .run = run, .ops = fuse_req_userdata(request),
-			      .request = request, .inode = inode };
-}
 
 /* ---- names and attributes -------------------------------------------------- */
 
@@ -86,23 +27,24 @@ static int run_lookup(struct call *call, bool nowait, struct reply *reply)
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (error) {
-		fuse_reply_err(call->request, -error);
+		if (call_claim(call))
+			fuse_reply_err(call->request, -error);
 		return 0;
 	}
 	entry.ino = found.status.st_ino;
 	entry.attr = found.status;
 	entry.attr_timeout = entry.entry_timeout = found.timeout_s;
 	/* Nobody waits for it any more: the kernel did not take it. */
-	if (fuse_reply_entry(call->request, &entry))
+	if (!call_claim(call) || fuse_reply_entry(call->request, &entry))
 		namespace_forget(call->ops->ns, entry.ino, 1);
 	return 0;
 }
 
 static void op_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 {
-	struct call call = make_call(request, parent, run_lookup);
+	struct call call = call_make(request, parent, run_lookup);
 
-	start(&call, name);
+	call_start(&call, name);
 }
 
 static void op_forget(fuse_req_t request, fuse_ino_t inode, uint64_t count)
@@ -133,6 +75,8 @@ static int run_getattr(struct call *call, bool nowait, struct reply *reply)
 	(void)reply;
 	if (error == -EAGAIN && nowait)
 		return error;
+	if (!call_claim(call))
+		return 0;
 	if (error)
 		fuse_reply_err(call->request, -error);
 	else
@@ -143,10 +87,10 @@ static int run_getattr(struct call *call, bool nowait, struct reply *reply)
 static void op_getattr(fuse_req_t request, fuse_ino_t inode,
 		       struct fuse_file_info *info)
 {
-	struct call call = make_call(request, inode, run_getattr);
+	struct call call = call_make(request, inode, run_getattr);
 
 	(void)info;
-	start(&call, NULL);
+	call_start(&call, NULL);
 }
 
 static int run_readlink(struct call *call, bool nowait, struct reply *reply)
@@ -160,19 +104,21 @@ static int run_readlink(struct call *call, bool nowait, struct reply *reply)
 		array_finish(&target);
 		return error;
 	}
-	if (error)
-		fuse_reply_err(call->request, -error);
-	else
-		fuse_reply_readlink(call->request, target.data);
+	if (call_claim(call)) {
+		if (error)
+			fuse_reply_err(call->request, -error);
+		else
+			fuse_reply_readlink(call->request, target.data);
+	}
 	array_finish(&target);
 	return 0;
 }
 
 static void op_readlink(fuse_req_t request, fuse_ino_t inode)
 {
-	struct call call = make_call(request, inode, run_readlink);
+	struct call call = call_make(request, inode, run_readlink);
 
-	start(&call, NULL);
+	call_start(&call, NULL);
 }
 
 /* The answer to getxattr and listxattr: the value, or its size. */
@@ -236,14 +182,15 @@ static int run_open(struct call *call, bool nowait, struct reply *reply)
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (error) {
-		fuse_reply_err(call->request, -error);
+		if (call_claim(call))
+			fuse_reply_err(call->request, -error);
 		return 0;
 	}
 	info.fh = (uintptr_t)opened.handle;
 	info.keep_cache = opened.keep_cache;
 	info.direct_io = opened.direct;
 	info.noflush = 1;
-	if (fuse_reply_open(call->request, &info))
+	if (!call_claim(call) || fuse_reply_open(call->request, &info))
 		namespace_close(call->ops->ns, opened.handle);
 	return 0;
 }
@@ -251,10 +198,10 @@ static int run_open(struct call *call, bool nowait, struct reply *reply)
 static void op_open(fuse_req_t request, fuse_ino_t inode,
 		    struct fuse_file_info *info)
 {
-	struct call call = make_call(request, inode, run_open);
+	struct call call = call_make(request, inode, run_open);
 
 	call.offset = (uint64_t)info->flags;
-	start(&call, NULL);
+	call_start(&call, NULL);
 }
 
 static void log_read(const struct call *call, const struct fault *fault,
@@ -266,6 +213,20 @@ static void log_read(const struct call *call, const struct fault *fault,
 	log_line(LOG_LEVEL_ERROR, "%s: %s: byte %llu: %s%s%s", what, file,
 		 (unsigned long long)fault->offset, fault->reason,
 		 *fault->detail ? ": " : "", fault->detail);
+}
+
+static void count_read(const struct call *call, const struct reply *reply,
+		       int error)
+{
+	struct counters *counters = &call->ops->ns->counters;
+	uint64_t size = 0;
+	unsigned i;
+
+	for (i = 0; !error && i < reply->iov_count; i++)
+		size += reply->iov[i].iov_len;
+	counters_add(&counters->reads[reply->lane >= LANE_RANKS ?
+				      COUNTERS_PEER : COUNTERS_LOCAL],
+		     size, error, call->began_ns);
 }
 
 static int run_read(struct call *call, bool nowait, struct reply *reply)
@@ -281,15 +242,19 @@ static int run_read(struct call *call, bool nowait, struct reply *reply)
 		reply_release(reply);
 		return error;
 	}
+	if (reply)
+		count_read(call, reply, error);
 	if (error && reply && reply->fault.error)
 		log_read(call, &reply->fault, reply->fault_file);
 	/* Once it has the answer, the client may close the file. */
 	handle_hold(call->handle);
-	if (error)
-		fuse_reply_err(call->request, -error);
-	else
-		fuse_reply_iov(call->request, reply->iov,
-			       (int)reply->iov_count);
+	if (call_claim(call)) {
+		if (error)
+			fuse_reply_err(call->request, -error);
+		else
+			fuse_reply_iov(call->request, reply->iov,
+				       (int)reply->iov_count);
+	}
 	if (reply)
 		reply_release(reply);
 	namespace_close(call->ops->ns, call->handle);
@@ -299,12 +264,13 @@ static int run_read(struct call *call, bool nowait, struct reply *reply)
 static void op_read(fuse_req_t request, fuse_ino_t inode, size_t size,
 		    off_t offset, struct fuse_file_info *info)
 {
-	struct call call = make_call(request, inode, run_read);
+	struct call call = call_make(request, inode, run_read);
 
 	call.size = size;
 	call.offset = (uint64_t)offset;
 	call.handle = (void *)(uintptr_t)info->fh;
-	start(&call, NULL);
+	call.began_ns = counters_now();
+	call_start(&call, NULL);
 }
 
 static void op_release(fuse_req_t request, fuse_ino_t inode,
@@ -330,12 +296,13 @@ static int run_opendir(struct call *call, bool nowait, struct reply *reply)
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (error) {
-		fuse_reply_err(call->request, -error);
+		if (call_claim(call))
+			fuse_reply_err(call->request, -error);
 		return 0;
 	}
 	info.fh = (uintptr_t)listing;
 	info.cache_readdir = info.keep_cache = listing_is_immutable(listing);
-	if (fuse_reply_open(call->request, &info))
+	if (!call_claim(call) || fuse_reply_open(call->request, &info))
 		namespace_close_listing(call->ops->ns, listing);
 	return 0;
 }
@@ -343,10 +310,10 @@ static int run_opendir(struct call *call, bool nowait, struct reply *reply)
 static void op_opendir(fuse_req_t request, fuse_ino_t inode,
 		       struct fuse_file_info *info)
 {
-	struct call call = make_call(request, inode, run_opendir);
+	struct call call = call_make(request, inode, run_opendir);
 
 	call.offset = (uint64_t)info->flags;
-	start(&call, NULL);
+	call_start(&call, NULL);
 }
 
 /* Positions 0 and 1 are "." and ".."; entry n of the listing is n + 2. */
@@ -363,7 +330,7 @@ static int list(const struct call *call, bool nowait, uint64_t position,
 		listed->next = position + 1;
 		return 0;
 	}
-	error = listing_next(call->handle, position - 2, nowait, listed);
+	error = listing_next(call->listing, position - 2, nowait, listed);
 	listed->next += 2;
 	return error;
 }
@@ -372,7 +339,8 @@ static int list(const struct call *call, bool nowait, uint64_t position,
 static size_t add_entry(const struct call *call, bool plus,
 			const struct listed *listed, char *buffer, size_t size)
 {
-	/* What libfuse's own high-level API says for an unknown number. */
+	/* The request may be gone, see call.c: libfuse has no use for it here.
+	 * The number is what its own high-level API says for an unknown one. */
 	uint64_t inode = listed->inode ? listed->inode : 0xffffffff;
 	struct fuse_entry_param entry = { .generation = 0 };
 	off_t next = (off_t)listed->next;
@@ -422,11 +390,14 @@ static int run_list(struct call *call, bool nowait, bool plus)
 		return error;
 	}
 	/* What has been listed is an answer; the next call goes on there. */
-	if (error && error != -ENOENT && used == 0)
-		fuse_reply_err(call->request, -error);
-	else if (fuse_reply_buf(call->request, buffer, used))
+	if (error && error != -ENOENT && used == 0) {
+		if (call_claim(call))
+			fuse_reply_err(call->request, -error);
+	} else if (!call_claim(call) ||
+		   fuse_reply_buf(call->request, buffer, used)) {
 		while (held-- > 0)
 			nodes_put_live(&ns->nodes, live);
+	}
 	free(buffer);
 	return 0;
 }
@@ -446,13 +417,13 @@ static int run_readdirplus(struct call *call, bool nowait, struct reply *reply)
 static void start_list(fuse_req_t request, fuse_ino_t inode, size_t size,
 		       off_t offset, struct fuse_file_info *info, bool plus)
 {
-	struct call call = make_call(request, inode,
+	struct call call = call_make(request, inode,
 				     plus ? run_readdirplus : run_readdir);
 
 	call.size = size;
 	call.offset = (uint64_t)offset;
-	call.handle = (void *)(uintptr_t)info->fh;
-	start(&call, NULL);
+	call.listing = (void *)(uintptr_t)info->fh;
+	call_start(&call, NULL);
 }
 
 static void op_readdir(fuse_req_t request, fuse_ino_t inode, size_t size,
@@ -482,12 +453,13 @@ static void op_releasedir(fuse_req_t request, fuse_ino_t inode,
 static void op_init(void *context, struct fuse_conn_info *conn)
 {
 	const struct ops *ops = context;
-	const unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
-			      FUSE_CAP_PARALLEL_DIROPS |
-			      FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
-			      FUSE_CAP_READDIRPLUS_AUTO |
-			      FUSE_CAP_CACHE_SYMLINKS;
+	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+			FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
+			FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS;
 
+	/* With it, the kernel waits for such a read whatever signal comes. */
+	if (!ops->interruptible)
+		want |= FUSE_CAP_ASYNC_DIO;
 	conn->want = conn->capable & want;
 	conn->max_read = LIMIT_READ_SIZE;
 	conn->max_write = LIMIT_READ_SIZE;
@@ -519,10 +491,4 @@ const void *ops_table(size_t *ret_size)
 {
 	*ret_size = sizeof(table);
 	return &table;
-}
-
-void ops_thread_finish(void)
-{
-	reply_destroy(thread_reply);
-	thread_reply = NULL;
 }

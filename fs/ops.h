@@ -5,12 +5,20 @@
 
 #include "fs/namespace.h"
 #include "fs/pool.h"
+#include "fs/watch.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
+/* Const while there is a session. */
 struct ops {
 	struct namespace *ns;		/* borrowed */
 	struct pool *pool;		/* borrowed */
+	struct watch *watch;		/* borrowed */
+	/* Reads past the page cache may be killed, too; in exchange a large
+	 * one is asked for piece by piece, and not all pieces at once. */
+	bool interruptible;
+	unsigned lane;			/* where all but reads wait */
 	void (*ready)(void *context);	/* the kernel has said hello */
 	void *ready_context;
 };
@@ -18,8 +26,5 @@ struct ops {
 /* The table for fuse_session_new, a struct fuse_lowlevel_ops, and its size;
  * the session's user data is a struct ops. */
 const void *ops_table(size_t *ret_size);
-
-/* What a thread that runs operations owns; before it ends. */
-void ops_thread_finish(void);
 
 #endif

@@ -42,10 +42,9 @@ static int serve_list(void *context, const char *path, const char *after,
 		else
 			break;
 	}
-	if (!error) {
+	if (!error && end > begin)
 		memcpy(buffer, list.data + begin, end - begin);
-		*ret_size = end - begin;
-	}
+	*ret_size = end - begin;
 	array_finish(&list);
 	return error;
 }
@@ -244,16 +243,16 @@ static int serve_learn(void *context, const char *path, const uint64_t hash[2])
 {
 	struct namespace *ns = context;
 	struct folder *folder = keep_folder(ns, path);
+	const struct catalog_id id = {
+		.hash = { hash[0], hash[1] }, .folder = catalog_folder(path),
+	};
 	struct live *live;
 
 	if (!folder)
 		return -ENOMEM;
-	namespace_look(ns, folder);
-	live = nodes_find_hash(&ns->nodes, hash);
-	if (!live) {
-		namespace_look_again(ns, folder);
-		live = nodes_find_hash(&ns->nodes, hash);
-	}
+	/* It may be known, with files that were there before. */
+	namespace_look_again(ns, folder);
+	live = nodes_find_id(&ns->nodes, &id);
 	nodes_put_folder(&ns->nodes, folder);
 	if (!live)
 		return -ESTALE;
@@ -281,9 +280,10 @@ static int check_piece(const struct namespace *ns, const struct live *live,
 		    piece->count[i] > box.size[i] - piece->offset[i])
 			return -EINVAL;
 	file = catalog_shard(c->catalog, entry, piece->shard)->file;
+	/* It, or we, have not seen yet that the file is another one. */
 	if (c->spread->ranks[file] != ns->peers->rank ||
 	    pin_hash(&c->pins[file]) != pin)
-		return -ESTALE;
+		return -ENODATA;
 	return 0;
 }
 
@@ -358,7 +358,7 @@ static int serve_pieces(void *context, const struct piece_request *request,
 			struct reply *reply, size_t *ret_size)
 {
 	struct namespace *ns = context;
-	struct live *live = nodes_find_hash(&ns->nodes, request->hash);
+	struct live *live = nodes_find_id(&ns->nodes, &request->id);
 	uint64_t began = counters_now();
 	const struct catalog *catalog;
 	int error = -EINVAL;

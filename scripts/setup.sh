@@ -72,6 +72,8 @@ missing_packages() {
 	library zlib || echo zlib1g-dev
 	library libzstd || echo libzstd-dev
 	library libdeflate || echo libdeflate-dev
+	library ompi-c || has mpicc || echo libopenmpi-dev
+	has mpirun || echo openmpi-bin
 	has fusermount3 || echo fuse3
 	has getfattr || echo attr
 	[ "$tests" = 1 ] || return 0
@@ -81,6 +83,7 @@ missing_packages() {
 	has_venv || echo python3-venv
 	has rsync || echo rsync
 	has mandoc || echo mandoc
+	has ip || echo iproute2
 	has setarch || echo util-linux
 	if ! has_clang; then
 		if has apt-cache && apt-cache show clang-14 >/dev/null 2>&1; then

@@ -8,10 +8,14 @@
 #   static    layers, shell scripts, man page
 #   release   gcc, warnings are errors: unit tests, all tests on real mounts,
 #             installation
-#   asan      the same tests under AddressSanitizer and UBSan
+#   asan      the same tests, but for heavy ones, under AddressSanitizer and
+#             UBSan
 #   tsan      unit tests and the concurrent tests under ThreadSanitizer
 #   fuzz      the fuzz targets, built by clang, over their corpus
 #   clang     builds with clang, warnings are errors, and runs the unit tests
+#
+# And one that runs only when it is named:
+#   soak      ten minutes, or CKPTFS_SOAK seconds, of random use of four ranks
 #
 # What is needed is installed first, by scripts/setup.sh. Builds and logs go to
 # build/test. A part that cannot run counts as failed. A test may be skipped
@@ -23,6 +27,7 @@ work=${CKPTFS_BUILD:-$top/build}/test
 venv=${CKPTFS_VENV:-$top/.venv}
 jobs=$(nproc)
 parts=(static release asan tsan fuzz clang)
+more_parts=(soak)
 
 # Sanitizers of this age do not start on kernels that randomize addresses
 # with many bits.
@@ -183,14 +188,15 @@ part_asan() {
 	build asan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DCKPTFS_SANITIZE=address || return
 	unit_tests "$work/asan"
-	mount_tests "$work/asan" address fs
+	mount_tests "$work/asan" address fs -m 'not heavy'
 }
 
 part_tsan() {
 	build tsan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DCKPTFS_SANITIZE=thread || return
 	unit_tests "$work/tsan"
-	mount_tests "$work/tsan" thread fs -m concurrent
+	mount_tests "$work/tsan" thread fs \
+		-m 'concurrent and not heavy'
 }
 
 find_clang() { command -v clang-14 || command -v clang; }
@@ -209,6 +215,12 @@ part_clang() {
 	build clang -DCMAKE_C_COMPILER="$(find_clang)" -DCMAKE_BUILD_TYPE=Release ||
 		return
 	unit_tests "$work/clang"
+}
+
+part_soak() {
+	build gcc -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release || return
+	CKPTFS_SOAK=${CKPTFS_SOAK:-600} mount_tests "$work/gcc" "" \
+		fs/test_soak.py -rP
 }
 
 # No process of a binary that was built here, and no mount of one, may stay.
@@ -233,7 +245,7 @@ left_behind() {
 wanted=("$@")
 [ $# -gt 0 ] || wanted=("${parts[@]}")
 for part in "${wanted[@]}"; do
-	case " ${parts[*]} " in
+	case " ${parts[*]} ${more_parts[*]} " in
 	*" $part "*) ;;
 	*)
 		sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' \

@@ -317,6 +317,7 @@ static int fill_converted(struct transfer *transfer, enum dtype to,
 		transfer->offset = begin * element;
 		transfer->size = count * element;
 		error = transfer_read(transfer, inner);
+		reply->lane = inner->lane;
 		if (inner->fault.error) {
 			reply->fault = inner->fault;
 			reply->fault_file = inner->fault_file;

@@ -263,40 +263,66 @@ static void reduce(struct merger *merger, struct merged *merged)
 
 /* ---- asking ---------------------------------------------------------------- */
 
-/* What one rank has; of one that does not answer, what it had. */
-static int ask(struct merger *merger, struct merged *merged,
-	       const struct merged *before, unsigned rank)
+/* What one rank has said; of one that does not answer, what it had. */
+static int take(struct merged *merged, const struct merged *before,
+		unsigned rank, int error)
 {
-	struct peers *peers = merger->peers;
 	struct array *list = &merged->lists[rank];
 	bool known = before && before->known[rank];
-	int error;
 
-	if (peers->stores[rank] >= 0)
-		error = store_list(peers->stores[rank], merged->path, list);
-	else
-		error = peers->list(peers, rank, merged->path,
-				    known ? IMPATIENT_MS : 0, list);
-	if (error == -ENOENT || error == -ENOTDIR || error == -ELOOP ||
-	    error == -EXDEV) {
-		list->size = 0;
-		merged->known[rank] = true;
-		return 0;
-	}
-	if (!error) {
+	switch (-error) {
+	case 0:
 		merged->found = true;
 		merged->known[rank] = true;
 		return 0;
+	case ENOENT: case ENOTDIR: case ELOOP: case EXDEV:
+		list->size = 0;
+		merged->known[rank] = true;
+		return 0;
+	case ENOMEM: case ESHUTDOWN:
+		return error;
+	default:
+		break;
 	}
 	list->size = 0;
-	if (error == -ENOMEM || error == -ESHUTDOWN)
-		return error;
 	if (!known)
 		return 0;
 	merged->known[rank] = true;
 	merged->found |= before->lists[rank].size > 0;
 	return array_append(list, before->lists[rank].data,
 			    before->lists[rank].size);
+}
+
+/* Ask all ranks: those elsewhere at once, those here by looking. */
+static int ask(struct merger *merger, struct merged *merged,
+	       const struct merged *before)
+{
+	struct peers *peers = merger->peers;
+	struct peer_list *lists = calloc(peers->count, sizeof(*lists));
+	unsigned count = 0, i;
+	int error = 0;
+
+	if (!lists)
+		return -ENOMEM;
+	for (i = 0; i < peers->count; i++)
+		if (peers->stores[i] < 0)
+			lists[count++] = (struct peer_list){
+				.rank = i, .out = &merged->lists[i],
+				.timeout_ms = before && before->known[i] ?
+					      IMPATIENT_MS : 0,
+			};
+	if (count > 0)
+		peers->list(peers, merged->path, lists, count);
+	for (i = 0; i < count && !error; i++)
+		error = take(merged, before, lists[i].rank, lists[i].error);
+	for (i = 0; i < peers->count && !error; i++)
+		if (peers->stores[i] >= 0)
+			error = take(merged, before, i,
+				     store_list(peers->stores[i],
+						merged->path,
+						&merged->lists[i]));
+	free(lists);
+	return error;
 }
 
 static void destroy(struct merged *merged, unsigned ranks)
@@ -317,7 +343,7 @@ static void destroy(struct merged *merged, unsigned ranks)
 static int make(struct merger *merger, const char *path,
 		const struct merged *before, struct merged **ret_merged)
 {
-	unsigned ranks = merger->peers->count, i;
+	unsigned ranks = merger->peers->count;
 	struct merged *merged = calloc(1, sizeof(*merged));
 	int error = -ENOMEM;
 
@@ -330,8 +356,8 @@ static int make(struct merger *merger, const char *path,
 	merged->known = calloc(ranks, sizeof(*merged->known));
 	if (merged->path && merged->lists && merged->known)
 		error = 0;
-	for (i = 0; i < ranks && !error; i++)
-		error = ask(merger, merged, before, i);
+	if (!error)
+		error = ask(merger, merged, before);
 	if (!error)
 		error = collect(merged, ranks);
 	if (error) {

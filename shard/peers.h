@@ -40,9 +40,16 @@ struct catalog_part {
 	uint64_t offset;	/* bytes */
 };
 
+/* A checkpoint, for ranks that know it. Two steps of one run have the same
+ * metadata: the folder counts as well. */
+struct catalog_id {
+	uint64_t hash[2];	/* of the catalog */
+	uint64_t folder;	/* catalog_folder of its path */
+};
+
 /* What a read needs of shards that one rank has. */
 struct piece_request {
-	uint64_t hash[2];	/* of the catalog */
+	struct catalog_id id;
 	uint64_t entry;		/* index in the catalog */
 	unsigned ndim;		/* what the one who asks thinks it has */
 	unsigned count;		/* of pieces, at most LIMIT_PIECES */
@@ -50,22 +57,15 @@ struct piece_request {
 	const uint64_t *pins;	/* pin_hash of the file of each piece */
 };
 
-/*
- * What waits for other ranks waits in lanes, each of which holds a few
- * threads at most, so that a rank which does not answer stops nobody else:
- * for the store, for looking at folders of other ranks, for reading from a
- * rank, and for answering one.
- */
-enum { PEERS_LANE_STORE, PEERS_LANE_LOOK, PEERS_LANE_RANKS };
-
+/* The lanes (source.h) of reading from a rank, and of answering one. */
 static inline unsigned peers_read_lane(unsigned rank)
 {
-	return PEERS_LANE_RANKS + 2 * rank;
+	return LANE_RANKS + 2 * rank;
 }
 
 static inline unsigned peers_serve_lane(unsigned rank)
 {
-	return PEERS_LANE_RANKS + 2 * rank + 1;
+	return LANE_RANKS + 2 * rank + 1;
 }
 
 enum peer_state {
@@ -85,6 +85,15 @@ struct peer_info {
 	bool direct;		/* its store can be opened from here */
 };
 
+/* One rank's answer. */
+struct peer_list {
+	unsigned rank;
+	unsigned timeout_ms;	/* how long at most; 0: as long as the rank
+				 * answers pings */
+	struct array *out;	/* gets lines of struct stored_entry, sorted */
+	int error;		/* 0; -ENOENT, -ENOTDIR: no such folder */
+};
+
 struct peer_files;
 
 struct peers {
@@ -101,11 +110,10 @@ struct peers {
 	/* Find out, in the background, whether all are still there. */
 	void (*probe)(struct peers *peers);
 
-	/* What @rank has in the folder @path, as lines of struct
-	 * stored_entry, sorted; appended to @out. @timeout_ms: how long at
-	 * most, 0: as long as any call. -ENOENT, -ENOTDIR. */
-	int (*list)(struct peers *peers, unsigned rank, const char *path,
-		    unsigned timeout_ms, struct array *out);
+	/* What each of @count ranks has in the folder @path: all are asked at
+	 * once. Each has its own error. */
+	void (*list)(struct peers *peers, const char *path,
+		     struct peer_list *lists, unsigned count);
 	/* One file or folder, itself: one struct stored_entry. -ENOENT. */
 	int (*status)(struct peers *peers, unsigned rank, const char *path,
 		      struct array *out);
@@ -166,7 +174,7 @@ struct peer_handlers {
 	 * other, in @reply->buffer. */
 	int (*pieces)(void *context, const struct piece_request *request,
 		      struct reply *reply, size_t *ret_size);
-	/* Learn the catalog of @hash, of the checkpoint at @path. */
+	/* Look at @path again, and learn the catalog that has @hash. */
 	int (*learn)(void *context, const char *path, const uint64_t hash[2]);
 };
 

@@ -27,8 +27,7 @@ void reply_begin(struct reply *reply, uint64_t size)
 	reply->base = 0;
 	reply->gather = reply->copy;
 	reply->buffered = false;
-	reply->lane = 0;
-	reply->peer_size = 0;
+	reply->lane = LANE_STORE;
 	reply->fault.error = 0;
 	reply->iov_count = 0;
 }

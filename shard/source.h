@@ -21,6 +21,19 @@
 
 #include <sys/uio.h>
 
+/*
+ * What a read would wait for. What waits for the same thing shares a lane of
+ * the pool that it waits in, so that a rank which does not answer stops nobody
+ * else. Catalogs that other ranks ask for have one, since they may have to be
+ * asked for in turn, and must not keep anybody from being answered.
+ */
+enum {
+	LANE_STORE,	/* the files of the store, and whatever is made of them */
+	LANE_FOLDERS,	/* peers, for what is in a folder */
+	LANE_CATALOGS,	/* answers that may wait for other ranks */
+	LANE_RANKS,	/* two of each rank: see peers_read_lane */
+};
+
 struct reply_segment {
 	uint64_t target;	/* bytes from the start of the reply */
 	const void *data;	/* borrowed until the reply is released */
@@ -46,9 +59,9 @@ struct reply {
 					 * will touch the bytes */
 	bool gather;			/* borrow nothing this time */
 	bool nowait;			/* -EAGAIN instead of blocking */
-	unsigned lane;			/* what a read that was -EAGAIN would
-					 * wait for, see peers.h */
-	uint64_t peer_size;		/* bytes that came from other ranks */
+	unsigned lane;			/* what the read waits for, or would:
+					 * LANE_STORE, or as said by the
+					 * source */
 	unsigned char *buffer;		/* owned; reply_buffer makes it */
 	unsigned char *scratch;		/* owned; reply_scratch makes it */
 	struct reply *inner;		/* owned; reply_inner makes it */

@@ -92,6 +92,11 @@ void stored_entry_status(const struct stored_entry *entry,
 	ret_status->st_atim = ret_status->st_mtim;
 }
 
+uint64_t catalog_folder(const char *path)
+{
+	return name_hash(path, strlen(path), 0);
+}
+
 uint64_t pin_hash(const struct pin *pin)
 {
 	return name_hash(pin, sizeof(*pin), 0);

@@ -39,6 +39,9 @@ bool stored_entry_next(const void *data, size_t size, size_t *position,
 void stored_entry_status(const struct stored_entry *entry,
 			 struct stat *ret_status);
 
+/* A number for a path. */
+uint64_t catalog_folder(const char *path);
+
 /* A number for "the same pin". */
 uint64_t pin_hash(const struct pin *pin);
 

@@ -13,11 +13,13 @@ import time
 
 import checkpoints
 import rows
+import rows_ranks
 import rows_safetensors
 import rows_tools
 from machine import Failed, run
 
-ROWS = rows.ROWS + rows_safetensors.ROWS + rows_tools.ROWS
+ROWS = (rows.ROWS + rows_safetensors.ROWS + rows_tools.ROWS +
+        rows_ranks.ROWS)
 
 
 def arguments():
@@ -50,6 +52,7 @@ def arguments():
     parser.add_argument("--program", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--helper", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--bare-mpi", help=argparse.SUPPRESS)
     options = parser.parse_args()
     wanted = options.rows.split(",") if options.rows else keys
     unknown = [key for key in wanted if key not in keys]
@@ -146,7 +149,7 @@ def why_not(bench, row, options):
     for command in row.commands:
         if not bench.has_command(command):
             return "ckptfs has no command %s" % command
-    return None
+    return row.missing(bench) if row.missing else None
 
 
 def measure(bench, row, options):
@@ -196,7 +199,8 @@ def bench_in(options, point):
     print()
     print_line("row", "measured", "goal", "met", "")
     bench = rows.Bench(options.program, options.helper, options.store,
-                       options.disk, point, options.repeat, options.size)
+                       options.disk, point, options.repeat, options.size,
+                       options.bare_mpi)
     results = measure_all(bench, options)
     if options.markdown:
         write_markdown(options.markdown, machine, zip(options.rows, results))

@@ -6,6 +6,14 @@
  *                               page stays
  *   bench_io open FILE COUNT    opens, reads whole and closes FILE, COUNT
  *                               times; prints nanoseconds per time
+ *   bench_io slices FILE COUNT  opens FILE[I:I+1,0:1024] for each I below
+ *                               COUNT, and reads its 4 KiB; prints the medians
+ *                               of the read, and of opening, reading and
+ *                               closing, nanoseconds
+ *   bench_io stream SECONDS FILE...
+ *                               reads the files again and again for so long,
+ *                               each time not from the page cache; prints
+ *                               bytes
  *   bench_io run COMMAND...     runs COMMAND; a last line on standard output
  *                               has its seconds and the KiB of memory that it
  *                               had at most
@@ -114,6 +122,81 @@ static int open_loop(const char *path, long count)
 	return 0;
 }
 
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(double *values, long count)
+{
+	qsort(values, (size_t)count, sizeof(*values), compare);
+	return values[count / 2];
+}
+
+static int read_slices(const char *path, long count)
+{
+	double *reads = calloc((size_t)count, sizeof(*reads));
+	double *wholes = calloc((size_t)count, sizeof(*wholes));
+	static char buffer[4096], name[4096];
+	long i;
+
+	if (reads == NULL || wholes == NULL)
+		return fail("calloc");
+	for (i = 0; i < count; i++) {
+		struct timespec start, opened;
+		int fd;
+
+		snprintf(name, sizeof(name), "%s[%ld:%ld,0:1024]", path, i,
+			 i + 1);
+		clock_gettime(CLOCK_MONOTONIC, &start);
+		fd = open(name, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return fail(name);
+		clock_gettime(CLOCK_MONOTONIC, &opened);
+		if (read(fd, buffer, sizeof(buffer)) != sizeof(buffer))
+			return fail(name);
+		reads[i] = nanoseconds_since(&opened);
+		close(fd);
+		wholes[i] = nanoseconds_since(&start);
+	}
+	printf("%.0f %.0f\n", median(reads, count), median(wholes, count));
+	free(reads);
+	free(wholes);
+	return 0;
+}
+
+/* A file's pages are dropped when it was read. */
+static int stream(double seconds, char **paths, int count)
+{
+	static char buffer[1 << 20];
+	struct timespec start;
+	double total = 0;
+	int i;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (i = 0;; i = (i + 1) % count) {
+		int fd = open(paths[i], O_RDONLY | O_CLOEXEC);
+		ssize_t got = 1;
+
+		if (fd < 0)
+			return fail(paths[i]);
+		while (got > 0 && nanoseconds_since(&start) < seconds * 1e9) {
+			got = read(fd, buffer, sizeof(buffer));
+			if (got < 0)
+				return fail(paths[i]);
+			total += (double)got;
+		}
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		close(fd);
+		if (got > 0)
+			break;
+	}
+	printf("%.0f\n", total);
+	return 0;
+}
+
 static int run(char **command)
 {
 	struct timespec start;
@@ -146,9 +229,14 @@ int main(int argc, char **argv)
 	}
 	if (argc == 4 && strcmp(argv[1], "open") == 0 && atol(argv[3]) > 0)
 		return open_loop(argv[2], atol(argv[3]));
+	if (argc == 4 && strcmp(argv[1], "slices") == 0 && atol(argv[3]) > 0)
+		return read_slices(argv[2], atol(argv[3]));
+	if (argc >= 4 && strcmp(argv[1], "stream") == 0)
+		return stream(atof(argv[2]), argv + 3, argc - 3);
 	if (argc >= 3 && strcmp(argv[1], "run") == 0)
 		return run(argv + 2);
 	fprintf(stderr, "usage: bench_io drop FILE... | open FILE COUNT | "
+			"slices FILE COUNT | stream SECONDS FILE... | "
 			"run COMMAND...\n");
 	return 2;
 }

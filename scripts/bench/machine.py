@@ -1,10 +1,14 @@
 """Mounts, reads and clocks for the rows of the benchmark."""
 
+import contextlib
+import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 
@@ -162,14 +166,25 @@ class Mount:
                             field)
 
     def switches(self):
-        """Context switches of all threads since they started."""
-        total = 0
-        tasks = pathlib.Path("/proc", str(self.find()), "task")
-        for task in tasks.iterdir():
-            for field in ("voluntary_ctxt_switches",
-                          "nonvoluntary_ctxt_switches"):
-                total += status_field(task / "status", field)
-        return total
+        return switches_of(self.find())
+
+
+def switches_of(pid):
+    """Context switches of all threads since they started."""
+    total = 0
+    for task in pathlib.Path("/proc", str(pid), "task").iterdir():
+        for field in ("voluntary_ctxt_switches",
+                      "nonvoluntary_ctxt_switches"):
+            total += status_field(task / "status", field)
+    return total
+
+
+def run_seconds_of(pid):
+    """Processor time of all threads since they started."""
+    total = 0
+    for task in pathlib.Path("/proc", str(pid), "task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def status_field(path, field):
@@ -177,6 +192,121 @@ def status_field(path, field):
     if not found:
         raise Failed("%s has no %s" % (path, field))
     return int(found[1])
+
+
+# Several daemons
+
+# What Open MPI moves messages with; another host is never reached by vader.
+TRANSPORTS = {"vader": ("--mca", "pml", "ob1", "--mca", "btl", "vader,self"),
+              "tcp": ("--mca", "pml", "ob1", "--mca", "btl", "tcp,self")}
+
+
+def mpirun_command(count, transport, hosts=None):
+    """mpirun of so many ranks on this machine, or on hosts of hosts.py."""
+    if hosts:
+        return [*hosts.enter(0), "mpirun", *hosts.mpirun_options(count),
+                "--bind-to", "none", "-n", str(count)]
+    return ["mpirun", "--oversubscribe", "--bind-to", "none",
+            *TRANSPORTS[transport], "-n", str(count)]
+
+
+def mpi_environment():
+    return dict(ENVIRONMENT, OMPI_ALLOW_RUN_AS_ROOT="1",
+                OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+
+
+def run_mpi(command, *words):
+    """What a program under mpirun says."""
+    done = subprocess.run([*command, *map(str, words)], env=mpi_environment(),
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=120)
+    if done.returncode != 0:
+        raise Failed("%s: %s" % (words[0], done.stderr.strip()[-300:]))
+    return done.stdout
+
+
+class Ranks:
+    """with Ranks(...) as ranks: ranks.points, ranks.pids, of each rank
+
+    They talk with each other also where they could open each other's stores.
+    """
+
+    def __init__(self, program, mpirun, folder, count, options="force_mpi"):
+        self.folder, self.count = pathlib.Path(folder), count
+        self.command = [*mpirun, str(program), "%s/store%%r" % folder,
+                        "%s/mnt%%r" % folder, "-o", options]
+        self.points = [self.folder / ("mnt%d" % r) for r in range(count)]
+        self.process, self.pids = None, []
+
+    def __enter__(self):
+        for point in self.points:
+            point.mkdir(exist_ok=True)
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            self.command, env=mpi_environment(), stdin=subprocess.DEVNULL,
+            stdout=self.log, stderr=self.log)
+        try:
+            self.wait()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *unused):
+        self.end()
+
+    def fail(self, what):
+        self.log.seek(0)
+        raise Failed("%s: %s" % (what, self.log.read().strip()[-300:]))
+
+    def status(self, rank):
+        """status.json of a mount; None: it is not there."""
+        try:
+            text = (self.points[rank] / ".ckptfs/status.json").read_text()
+        except OSError:
+            return None
+        return json.loads(text)
+
+    def is_up(self, rank):
+        status = self.status(rank)
+        return status is not None and status["state"] == "serving" and all(
+            r["state"] in ("self", "up") for r in status["ranks"])
+
+    def wait(self):
+        """Until all serve; then half a second, in which they settle."""
+        deadline = time.monotonic() + 30
+        while not all(map(self.is_up, range(self.count))):
+            if self.process.poll() is not None:
+                self.fail("mpirun ended with %d" % self.process.returncode)
+            if time.monotonic() > deadline:
+                self.fail("not all ranks serve")
+            time.sleep(0.01)
+        self.pids = [self.status(r)["pid"] for r in range(self.count)]
+        time.sleep(0.5)
+
+    def mounted(self):
+        """The points that still are; some may be dead, and tell nothing."""
+        table = pathlib.Path("/proc/self/mountinfo").read_text()
+        return [p for p in self.points if " %s " % p in table]
+
+    def end(self):
+        """mpirun may be gone before the last mount is."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            for pid in [*self.pids, self.process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+        deadline = time.monotonic() + 5
+        while self.mounted() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for point in self.mounted():
+            subprocess.run(["fusermount3", "-uz", str(point)],
+                           stderr=subprocess.DEVNULL)
+        self.log.close()
 
 
 # The loaders

@@ -44,6 +44,7 @@ class Row:
     measure: object
     modules: tuple = ()     # of Python
     commands: tuple = ()    # of ckptfs
+    missing: object = None  # says of a Bench what else is not there, or None
 
     def met(self, value):
         """None where there is no goal."""
@@ -69,10 +70,12 @@ class Bench:
     """Everything a row needs to know. Measurements that serve several rows
     are done once."""
 
-    def __init__(self, program, helper, store, disk, point, repeats, mib):
+    def __init__(self, program, helper, store, disk, point, repeats, mib,
+                 bare_mpi):
         self.program, self.helper = program, helper
         self.store, self.disk, self.point = store, disk, point
         self.repeats, self.mib = repeats, mib
+        self.bare_mpi = bare_mpi    # None: there is no MPI
 
     def mount(self, source):
         return Mount(self.program, source, self.point)

@@ -375,8 +375,11 @@ static void start_lists(void)
 
 static int get_list(const char *path, struct array *out)
 {
+	struct peer_list list = { .rank = 0, .timeout_ms = 5000, .out = out };
+
 	*out = (struct array){ .data = NULL };
-	return peers_of(1)->list(peers_of(1), 0, path, 5000, out);
+	peers_of(1)->list(peers_of(1), path, &list, 1);
+	return list.error;
 }
 
 static void lists_of_any_length(void **state)

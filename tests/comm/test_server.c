@@ -92,7 +92,8 @@ static int pieces(void *context, const struct piece_request *request,
 		  struct reply *reply, size_t *ret_size)
 {
 	assert_ptr_equal(context, &handled);
-	assert_int_equal(request->hash[1], 4);
+	assert_int_equal(request->id.hash[1], 4);
+	assert_int_equal(request->id.folder, 5);
 	assert_int_equal(request->entry, 5);
 	assert_int_equal(request->count, 1);
 	assert_int_equal(request->pieces[0].shard, 6);
@@ -302,12 +303,12 @@ static void catalogs(void **state)
 
 static void shards(void **state)
 {
-	const uint64_t hash[2] = { 3, 4 };
+	const struct catalog_id id = { .hash = { 3, 4 }, .folder = 5 };
 	const struct piece piece = { .shard = 6, .count = { 1, 1 } };
 	struct wire wire;
 
 	(void)state;
-	wire_pieces(&wire, hash, 5, 2);
+	wire_pieces(&wire, &id, 5, 2);
 	assert_true(wire_add_piece(&wire, &piece, 7));
 	check_service(SERVICE_PIECES, &wire, 0, ENGINE_BULK_MAX);
 }

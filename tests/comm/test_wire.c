@@ -127,17 +127,17 @@ static struct piece make_piece(unsigned ndim, uint64_t first)
 
 static void check_pieces(unsigned ndim, unsigned count)
 {
-	const uint64_t hash[2] = { 11, 12 };
+	const struct catalog_id id = { .hash = { 11, 12 }, .folder = 14 };
 	unsigned i;
 
-	wire_pieces(&wire, hash, 13, ndim);
+	wire_pieces(&wire, &id, 13, ndim);
 	for (i = 0; i < count; i++) {
 		struct piece piece = make_piece(ndim, i);
 
 		assert_true(wire_add_piece(&wire, &piece, 100 + i));
 	}
 	check_whole(SERVICE_PIECES);
-	assert_memory_equal(got.pieces.hash, hash, sizeof(hash));
+	assert_memory_equal(&got.pieces.id, &id, sizeof(id));
 	assert_int_equal(got.pieces.entry, 13);
 	assert_int_equal(got.pieces.ndim, ndim);
 	assert_int_equal(got.pieces.count, count);
@@ -164,19 +164,19 @@ static void pieces(void **state)
 
 static void more_pieces_than_fit(void **state)
 {
-	const uint64_t hash[2] = { 0, 0 };
+	const struct catalog_id id = { .folder = 0 };
 	struct piece piece = make_piece(LIMIT_NDIM, 0);
 	unsigned count = 0;
 
 	(void)state;
-	wire_pieces(&wire, hash, 0, LIMIT_NDIM);
+	wire_pieces(&wire, &id, 0, LIMIT_NDIM);
 	while (wire_add_piece(&wire, &piece, 0))
 		count++;
 	assert_in_range(count, 8, LIMIT_PIECES);
 	assert_true(wire.size <= MESSAGE_PAYLOAD_MAX);
 	assert_int_equal(read_wire(SERVICE_PIECES), 0);
 	assert_int_equal(got.pieces.count, count);
-	wire_pieces(&wire, hash, 0, 1);
+	wire_pieces(&wire, &id, 0, 1);
 	for (count = 0; wire_add_piece(&wire, &piece, 0); count++)
 		;
 	assert_int_equal(count, LIMIT_PIECES);
@@ -287,6 +287,7 @@ static int read_pieces(uint32_t said, uint32_t ndim, unsigned count,
 	put_u64(&out, 1);
 	put_u64(&out, 2);
 	put_u64(&out, 3);
+	put_u64(&out, 4);
 	put_u32(&out, said);
 	put_u32(&out, ndim);
 	for (i = 0; i < count; i++) {

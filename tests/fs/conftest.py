@@ -22,6 +22,9 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+pytest.register_assert_rewrite("job", "union", "soak")
+
+from job import Job  # noqa: E402
 from mounting import LIVE, SLOW, Mount, remove_mounts_below  # noqa: E402
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
@@ -34,6 +37,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "timeout(seconds): how long one phase of the test may take")
     config.addinivalue_line(
+        "markers", "heavy: takes long; not run under sanitizers")
+    config.addinivalue_line(
         "markers", "concurrent: many readers at once; also run under TSan")
 
 
@@ -41,6 +46,12 @@ def pytest_report_header(config):
     return "ckptfs: %s%s" % (
         os.environ.get("CKPTFS_BIN", "CKPTFS_BIN is not set"),
         ", sanitizer " + os.environ["CKPTFS_SANITIZER"] if SLOW > 1 else "")
+
+
+def pytest_terminal_summary(terminalreporter):
+    module = sys.modules.get("test_faults")
+    for line in module.table() if module else ():
+        terminalreporter.write_line(line)
 
 
 class Watchdog:
@@ -160,6 +171,40 @@ def ckpt(binary, tmp_path):
         faults += mount.finish()
     if faults:
         pytest.fail("\n".join(faults), pytrace=False)
+
+
+@pytest.fixture
+def job(binary, tmp_path):
+    """job(store, ranks, *, start=True, ...) -> Job; see there for the rest.
+
+    `store` is a pattern with %r; the mounts are mnt0, mnt1, ... of a folder.
+    """
+    jobs = []
+
+    def make(store, ranks, *, start=True, mount=None, seconds=30, **more):
+        point = mount or tmp_path / ("mounts%d" % len(jobs)) / "mnt%r"
+        made = Job(binary, store, point, tmp_path, ranks, **more)
+        jobs.append(made)
+        return made.start(seconds) if start else made
+
+    yield make
+
+    faults = []
+    for made in reversed(jobs):
+        faults += made.finish()
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    """Three hosts on one network; see hosts.py."""
+    import hosts as module
+    reason = module.missing()
+    if reason:
+        pytest.skip(reason)
+    with module.Hosts(3) as made:
+        yield made
 
 
 @pytest.fixture

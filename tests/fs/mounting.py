@@ -32,14 +32,18 @@ def adopt_orphans():
 
 
 def poll(condition, seconds, what, interval=0.01):
-    """Wait until condition() is true, and return what it gave."""
+    """Wait until condition() is true, and return what it gave.
+
+    `what` is a text, or makes one when it is needed.
+    """
     deadline = time.monotonic() + seconds * SLOW
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError("not within %g s: %s" % (seconds * SLOW, what))
+            raise AssertionError("not within %g s: %s" % (
+                seconds * SLOW, what() if callable(what) else what))
         time.sleep(interval)
 
 

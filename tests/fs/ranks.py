@@ -383,3 +383,39 @@ def save_state(folder, file):
     state = torch.load(file, weights_only=True)
     dcp.save(cut(state, mesh, itertools.count()), checkpoint_id=folder)
     dist.barrier()
+
+
+# Folders of one rank each
+
+def of_rank(pattern):
+    return pattern.replace("%r", str(dist.get_rank()))
+
+
+def save_local(case, pattern, oracle):
+    """save() where each rank has a disk of its own: `pattern` has %r."""
+    save(case, of_rank(pattern), oracle)
+
+
+def save_hf_local(case, pattern):
+    save_hf(case, of_rank(pattern))
+
+
+def save_state_local(pattern, file):
+    save_state(of_rank(pattern), file)
+
+
+def load_at(case, mounts, oracle):
+    """load() where each rank has a mount of its own, or shares one."""
+    mount = mounts[dist.get_rank() % len(mounts)]
+    return load(case, os.path.join(mount, case), oracle)
+
+
+def load_hf_at(case, mounts):
+    """What save_hf_local has saved, through PyTorch's reader of it."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    path = os.path.join(mounts[dist.get_rank() % len(mounts)], case)
+    state = {name: tensor for name, tensor in
+             layouts(torch.zeros_like)["layouts"].items()
+             if name in hf_layouts(case)}
+    dcp.load(state, storage_reader=HuggingFaceStorageReader(path))
+    return compare(gathered(state), hf_layouts(case))

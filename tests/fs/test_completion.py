@@ -42,7 +42,8 @@ def test_first_word(complete):
     assert complete("") == COMMANDS | {"run one", "run2"}
     assert complete("s") == {"stat"}
     assert complete("r") == {"run one", "run2"}
-    assert complete("--") == {"--help", "--version"}
+    assert complete("--") == {"--help", "--version", "--wait"}
+    assert complete("--wait", "run2", "--") == {"--timeout"}
 
 
 def options_of(binary, command):

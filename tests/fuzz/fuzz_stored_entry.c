@@ -24,19 +24,20 @@ static int wait_ready(struct peers *peers)
 	return 0;
 }
 
-static int list(struct peers *peers, unsigned rank, const char *path,
-		unsigned timeout_ms, struct array *out)
+static void list(struct peers *peers, const char *path,
+		 struct peer_list *lists, unsigned count)
 {
 	const struct sent *sent = (const struct sent *)peers;
 	const struct stat status = { .st_mode = S_IFREG | 0644,
 				     .st_size = 10 };
+	unsigned i;
 
 	(void)path;
-	(void)timeout_ms;
-	if (rank == 0)
-		return stored_entry_append(out, ".metadata", &status, NULL,
-					   0);
-	return array_append(out, sent->data, sent->size);
+	for (i = 0; i < count; i++)
+		lists[i].error = lists[i].rank == 0 ?
+			stored_entry_append(lists[i].out, ".metadata",
+					    &status, NULL, 0) :
+			array_append(lists[i].out, sent->data, sent->size);
 }
 
 static int digest(struct peers *peers, unsigned rank,

@@ -58,13 +58,10 @@ static struct stat status_of(unsigned rank, const struct file *file)
 	};
 }
 
-static int list(struct peers *p, unsigned rank, const char *path,
-		unsigned timeout_ms, struct array *out)
+static int list_one(unsigned rank, unsigned timeout_ms, struct array *out)
 {
 	unsigned i;
 
-	(void)p;
-	(void)path;
 	fakes[rank].lists++;
 	fakes[rank].timeout_ms = timeout_ms;
 	for (i = 0; i < fakes[rank].count; i++) {
@@ -78,6 +75,18 @@ static int list(struct peers *p, unsigned rank, const char *path,
 				 0);
 	}
 	return fakes[rank].error;
+}
+
+static void list(struct peers *p, const char *path, struct peer_list *lists,
+		 unsigned count)
+{
+	unsigned i;
+
+	(void)p;
+	(void)path;
+	for (i = 0; i < count; i++)
+		lists[i].error = list_one(lists[i].rank, lists[i].timeout_ms,
+					  lists[i].out);
 }
 
 static int digest(struct peers *p, unsigned rank,

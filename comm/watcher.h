@@ -9,29 +9,29 @@
  * dies, or the watcher is told to end, it tells the daemon to. When the
  * watcher itself is killed, the daemon gets a SIGTERM.
  */
-#ifndef COMM_WATCH_H
-#define COMM_WATCH_H
+#ifndef COMM_WATCHER_H
+#define COMM_WATCHER_H
 
 #include "comm/bell.h"
 
 /* What the daemon tells its watcher, in memory that both have. */
-struct watch;
+struct watcher;
 
 /*
- * Fork, before there are threads. In the child, the daemon: 0 with @ret_watch.
+ * Fork, before there are threads. In the child, the daemon: 0 with @ret_watcher.
  * In the watcher: 1 with its exit status, when all is over. -errno.
  * @point is the mount point; @argv, which is overwritten with what the watcher
  * is called, and @argc are those of main.
  */
-int watch_fork(const char *point, int argc, char **argv,
-	       struct watch **ret_watch, int *ret_status);
+int watcher_fork(const char *point, int argc, char **argv,
+	       struct watcher **ret_watcher, int *ret_status);
 
 /* The mount is at @point (its real path) now. */
-void watch_mounted(struct watch *watch, const char *point);
+void watcher_mounted(struct watcher *watch, const char *point);
 /* All have met: these are the bells of the job, of which @rank is ours. */
-void watch_started(struct watch *watch, uint64_t nonce, unsigned rank,
+void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count);
 /* @rank was heard from at this address. Thread safe. */
-void watch_known(struct watch *watch, unsigned rank, uint32_t ip);
+void watcher_known(struct watcher *watch, unsigned rank, uint32_t ip);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "comm/watch.h"
+#include "comm/watcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,9 +19,9 @@
 #include <unistd.h>
 
 /* Ranks whose end is waited for; of more, these. */
-enum { RANKS_MAX = 4096, PROBE_MS = 500 };
+enum { RANKS_MAX = 4096, PROBE_MS = 500, LOOK_MS = 1000 };
 
-struct watch {
+struct watcher {
 	atomic_bool mounted;		/* `point` is filled in */
 	atomic_bool started;		/* the rest is */
 	char point[4096];
@@ -32,13 +33,13 @@ struct watch {
 
 /* ---- the daemon's side ----------------------------------------------------- */
 
-void watch_mounted(struct watch *watch, const char *point)
+void watcher_mounted(struct watcher *watch, const char *point)
 {
 	snprintf(watch->point, sizeof(watch->point), "%s", point);
 	atomic_store(&watch->mounted, true);
 }
 
-void watch_started(struct watch *watch, uint64_t nonce, unsigned rank,
+void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count)
 {
 	watch->nonce = nonce;
@@ -48,7 +49,7 @@ void watch_started(struct watch *watch, uint64_t nonce, unsigned rank,
 	atomic_store(&watch->started, true);
 }
 
-void watch_known(struct watch *watch, unsigned rank, uint32_t ip)
+void watcher_known(struct watcher *watch, unsigned rank, uint32_t ip)
 {
 	if (rank < RANKS_MAX)
 		atomic_store(&watch->ips[rank], ip);
@@ -56,8 +57,8 @@ void watch_known(struct watch *watch, unsigned rank, uint32_t ip)
 
 /* ---- the watcher's side ---------------------------------------------------- */
 
-struct watcher {
-	struct watch *watch;
+struct parent {
+	struct watcher *watch;
 	pid_t child;
 	int signals, child_fd, parent_fd;	/* to poll; -1: none */
 	bool told;				/* the child, to end */
@@ -68,7 +69,7 @@ static int open_process(pid_t pid)
 	return pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 }
 
-static void tell_child(struct watcher *w)
+static void tell_child(struct parent *w)
 {
 	kill(w->child, SIGTERM);
 	/* One that is stopped could not hear it. */
@@ -78,7 +79,7 @@ static void tell_child(struct watcher *w)
 
 /* Sleep until something happens, or @timeout_ms; -1: without an end. Returns
  * whether it is time to end. */
-static bool wait_for_word(struct watcher *w, int timeout_ms)
+static bool wait_for_word(struct parent *w, int timeout_ms)
 {
 	struct pollfd fds[] = {
 		{ .fd = w->signals, .events = POLLIN },
@@ -98,13 +99,49 @@ static bool wait_for_word(struct watcher *w, int timeout_ms)
 	return fds[0].revents || fds[1].revents;
 }
 
-static int wait_for_child(struct watcher *w)
+/* Killed, but a thread of it is still in the kernel? */
+static bool is_half_dead(pid_t pid)
+{
+	char path[64], text[512];
+	const char *end;
+	ssize_t size;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (size <= 0)
+		return false;
+	text[size] = '\0';
+	/* The state stands behind the name, which is in brackets. */
+	end = strrchr(text, ')');
+	return end && strncmp(end, ") Z", 3) == 0;
+}
+
+/*
+ * A thread that drops pages of a file waits for those that are being read,
+ * whatever signal comes: a daemon that is killed then is never gone, and the
+ * kernel goes on waiting for its answers. Unless its mount is broken off.
+ */
+static void break_off(const struct parent *w)
+{
+	if (atomic_load(&w->watch->mounted) && is_half_dead(w->child))
+		umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
+}
+
+static int wait_for_child(struct parent *w)
 {
 	int status;
 
-	while (waitpid(w->child, &status, WNOHANG) != w->child)
-		if (wait_for_word(w, -1))
+	while (waitpid(w->child, &status, WNOHANG) != w->child) {
+		if (wait_for_word(w, LOOK_MS))
 			tell_child(w);
+		else
+			break_off(w);
+	}
 	w->child_fd = -1;
 	return status;
 }
@@ -131,7 +168,7 @@ static void detach(const char *point)
 }
 
 /* Is a rank still there? As long as it does not refuse, it may be. */
-static bool others_live(struct bell *bell, bool *gone, const struct watch *w)
+static bool others_live(struct bell *bell, bool *gone, const struct watcher *w)
 {
 	struct bell_event event;
 	bool live = false;
@@ -149,9 +186,9 @@ static bool others_live(struct bell *bell, bool *gone, const struct watch *w)
 }
 
 /* mpirun must not see an end before all others have theirs. */
-static void linger(struct watcher *w)
+static void linger(struct parent *w)
 {
-	const struct watch *watch = w->watch;
+	const struct watcher *watch = w->watch;
 	struct bell_address ours;
 	bool *gone = calloc(watch->count + 1, sizeof(*gone));
 	struct bell *bell = NULL;
@@ -184,9 +221,9 @@ static void rename_process(const char *point, int argc, char **argv)
 	memcpy(argv[0], title, strlen(title) < size ? strlen(title) : size - 1);
 }
 
-static int run_watcher(struct watcher *w)
+static int run_watcher(struct parent *w)
 {
-	const struct watch *watch = w->watch;
+	const struct watcher *watch = w->watch;
 	int status = wait_for_child(w), code;
 
 	code = WIFEXITED(status) ? WEXITSTATUS(status) :
@@ -210,10 +247,10 @@ static int block_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-int watch_fork(const char *point, int argc, char **argv,
-	       struct watch **ret_watch, int *ret_status)
+int watcher_fork(const char *point, int argc, char **argv,
+	       struct watcher **ret_watcher, int *ret_status)
 {
-	struct watcher w = { .child_fd = -1 };
+	struct parent w = { .child_fd = -1 };
 	pid_t parent = getppid(), self = getpid();
 
 	w.watch = mmap(NULL, sizeof(*w.watch), PROT_READ | PROT_WRITE,
@@ -235,7 +272,7 @@ int watch_fork(const char *point, int argc, char **argv,
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != self)
 			_exit(1);
-		*ret_watch = w.watch;
+		*ret_watcher = w.watch;
 		return 0;
 	}
 	w.child_fd = open_process(w.child);
