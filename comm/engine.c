@@ -772,27 +772,29 @@ static void begin_stop(struct engine *engine)
 				bell_send(engine->bell, i, BELL_BYE);
 }
 
-static bool is_sending(const struct engine *engine)
+static bool is_sending_locked(const struct engine *engine)
 {
 	unsigned i;
 
+	if (engine->queued_room)
+		return true;
 	for (i = 0; i < ROOM_MAX; i++)
-		if (engine->rooms[i].pending > 0)
+		if (engine->rooms[i].sending)
 			return true;
 	return false;
 }
 
 static bool is_over(struct engine *engine)
 {
-	bool stop;
+	bool stop, sending;
 
 	pthread_mutex_lock(&engine->lock);
 	stop = engine->stop;
+	sending = stop && is_sending_locked(engine);
 	pthread_mutex_unlock(&engine->lock);
 	if (stop && !engine->stop_ms)
 		begin_stop(engine);
-	return stop && (!is_sending(engine) ||
-			now_ms(engine) >= engine->stop_ms);
+	return stop && (!sending || now_ms(engine) >= engine->stop_ms);
 }
 
 static bool do_round(struct engine *engine, bool look_at_bell)

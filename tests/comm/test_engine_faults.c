@@ -320,6 +320,36 @@ static void a_rank_that_leaves(void **state)
 	ranks_finish(&ranks);
 }
 
+/* What it still sends is for nobody, though its slot is another call's now. */
+static void bulk_of_who_has_left(void **state)
+{
+	struct engine_request *request;
+	struct engine_call call;
+	struct asked asked;
+	unsigned slot;
+
+	(void)state;
+	start_with(3, 0, 60000);
+	call = begin(1, &asked, 10);
+	request = ranks_take(&ranks, 1);
+	slot = message_slot(request->message.ticket);
+	engine_drop(request);
+	ranks_stop(&ranks, 1);
+	assert_int_equal(engine_wait(engine(0), &call), -EIO);
+	engine_end(engine(0), &call);
+	ranks_await_free(&ranks, 0);
+	call = begin(2, &asked, 10);
+	request = ranks_take(&ranks, 2);
+	assert_int_equal(message_slot(request->message.ticket), slot);
+	fake_net_inject_bulk(ranks.net, 1, 0, slot, "lies", 4);
+	asking_work(NULL, &ranks.rank[2], request);
+	assert_int_equal(engine_wait(engine(0), &call), 0);
+	assert_true(asking_is_right(&asked, &call));
+	engine_end(engine(0), &call);
+	ranks_await_free(&ranks, 0);
+	ranks_finish(&ranks);
+}
+
 /*
  * @rank asks, and leaves when its answer is ready but not yet taken up by the
  * engine, which stands between that and its bell: it was asleep, and looks at
@@ -399,18 +429,20 @@ static void answers_to_other_calls(void **state)
 	call = begin(1, &asked, 10);
 	request = ranks_take(&ranks, 1);
 	ticket = request->message.ticket;
-	/* An earlier use, one to come, no slot at all, another slot. */
-	inject_answer(ticket - 65536, -EPERM);
-	inject_answer(ticket + 65536, -EPERM);
-	inject_answer(ticket | 0xffff, -EPERM);
-	inject_answer(ticket ^ 1, -EPERM);
 	fake_net_inject_bulk(ranks.net, 1, 0, 5000, "lies", 4);
 	/* Of a rank that was not asked. */
 	fake_net_inject_bulk(ranks.net, 2, 0, message_slot(ticket), "lies",
 			     4);
-	asking_work(NULL, &ranks.rank[1], request);
-	assert_int_equal(engine_wait(engine(0), &call), 0);
-	assert_true(asking_is_right(&asked, &call));
+	/* Nothing has come: why, says only the last. An earlier use, one to
+	 * come, no slot at all, another slot. */
+	fake_net_inject_bulk(ranks.net, 1, 0, message_slot(ticket), "", 0);
+	inject_answer(ticket - 65536, -EPERM);
+	inject_answer(ticket + 65536, -EPERM);
+	inject_answer(ticket | 0xffff, -EPERM);
+	inject_answer(ticket ^ 1, -EPERM);
+	inject_answer(ticket, -ENOENT);
+	engine_drop(request);
+	assert_int_equal(engine_wait(engine(0), &call), -ENOENT);
 	engine_end(engine(0), &call);
 	ranks_await_free(&ranks, 0);
 	ranks_finish(&ranks);
@@ -520,6 +552,7 @@ int main(void)
 		cmocka_unit_test(a_probe_finds_who_is_stopped),
 		cmocka_unit_test(a_lost_rank),
 		cmocka_unit_test(a_rank_that_leaves),
+		cmocka_unit_test(bulk_of_who_has_left),
 		cmocka_unit_test(an_answer_to_who_has_just_left),
 		cmocka_unit_test(answers_to_other_calls),
 		cmocka_unit_test(an_answer_that_comes_twice),

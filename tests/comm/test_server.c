@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 static struct ranks ranks;
 static struct served served[2];
@@ -353,6 +354,7 @@ static void payloads_of_noise(void **state)
 /* Nobody waits for it any more: no work is done for it. */
 static void a_request_that_is_too_late(void **state)
 {
+	const struct timespec later = { 0, 200000000 };
 	struct engine_call call = { .rank = 1, .service = SERVICE_STATUS,
 				    .timeout_ms = 60 };
 	struct wire wire;
@@ -365,6 +367,8 @@ static void a_request_that_is_too_late(void **state)
 	assert_int_equal(engine_begin(ranks.rank[0].engine, &call, 1, false),
 			 0);
 	assert_int_equal(engine_wait(ranks.rank[0].engine, &call), -EIO);
+	/* Its time began later where it was received. */
+	nanosleep(&later, NULL);
 	ranks_hold(&ranks, 1, false);
 	end(&call);
 	/* The answer, that it is too late, frees the slot. */
