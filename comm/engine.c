@@ -507,10 +507,6 @@ static void take_event(struct engine *engine,
 		end_echo(engine, operation->owner);
 		return;
 	}
-	/* Its end may still be on the way there. */
-	if (operation->kind == OP_BULK_OUT)
-		bell_send(engine->bell, ((struct room *)operation->owner)->rank,
-			  BELL_RING);
 	pthread_mutex_lock(&engine->lock);
 	if (operation->kind == OP_REQUEST)
 		put_slot_locked(engine, operation->owner);
