@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,6 +43,10 @@ enum { SLOT_MAX = 96, ROOM_MAX = 64, EVENT_MAX = 512 };
  * while a call waits, and otherwise; how long a ring is believed. */
 enum { HOT_NS = 50 * 1000, NAP_NS = 50 * 1000, NAP_WAIT_NS = 1000 * 1000,
        NAP_MAX_NS = 64 * 1000 * 1000, AWAIT_NS = 20 * 1000 * 1000 };
+
+/* Of a buffer: whole pages. And of a huge page, here. */
+#define BUFFER_SIZE ((ENGINE_BULK_MAX + 4095) / 4096 * 4096)
+#define HUGE_SIZE ((size_t)2 << 20)
 
 enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
 
@@ -68,7 +73,7 @@ struct slot {
 	unsigned index;
 	struct operation request, bulk;
 	pthread_cond_t wake;
-	unsigned char *buffer;	/* owned; made when first used */
+	unsigned char *buffer;	/* const: of the engine's */
 	size_t message_size;
 	unsigned char message[MESSAGE_SIZE_MAX];
 };
@@ -84,7 +89,7 @@ struct room {
 	uint64_t ticket;
 	struct operation bulk, answer;
 	struct message message;
-	unsigned char *buffer;	/* owned */
+	unsigned char *buffer;	/* const: of the engine's */
 };
 
 /* A ping of a peer over the transport, or the answer to one: at most one of
@@ -126,6 +131,7 @@ struct engine {
 	unsigned active;		/* slots and rooms with operations */
 	bool waiting;			/* a call has not ended */
 	bool awaited;			/* rung, and nothing has come yet */
+	void *slot_map, *room_map;	/* owned: of their buffers */
 	struct slot slots[SLOT_MAX];
 	struct room rooms[ROOM_MAX];
 };
@@ -507,10 +513,6 @@ static void take_event(struct engine *engine,
 		end_echo(engine, operation->owner);
 		return;
 	}
-	/* Its end may still be on the way there. */
-	if (operation->kind == OP_BULK_OUT)
-		bell_send(engine->bell, ((struct room *)operation->owner)->rank,
-			  BELL_RING);
 	pthread_mutex_lock(&engine->lock);
 	if (operation->kind == OP_REQUEST)
 		put_slot_locked(engine, operation->owner);
@@ -870,6 +872,54 @@ static void init_peers(struct engine *engine)
 	}
 }
 
+/*
+ * Memory for @count buffers, of which no page is there before it is used. The
+ * kernel copies to and from huge pages in less time; but a daemon that never
+ * needs two buffers at once shall not have a large one: the first one ends
+ * where huge pages begin.
+ */
+static unsigned char *map_buffers(unsigned count, void **ret_map)
+{
+	const size_t size = count * BUFFER_SIZE + HUGE_SIZE;
+	unsigned char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				  -1, 0), *huge;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	*ret_map = map;
+	huge = map + BUFFER_SIZE;
+	huge += -(uintptr_t)huge % HUGE_SIZE;
+	madvise(huge, (count - 1) * BUFFER_SIZE, MADV_HUGEPAGE);
+	return huge - BUFFER_SIZE;
+}
+
+static void unmap_buffers(struct engine *engine)
+{
+	if (engine->slot_map)
+		munmap(engine->slot_map, SLOT_MAX * BUFFER_SIZE + HUGE_SIZE);
+	if (engine->room_map)
+		munmap(engine->room_map, ROOM_MAX * BUFFER_SIZE + HUGE_SIZE);
+}
+
+/* The first buffers are of those that are taken first. */
+static bool make_buffers(struct engine *engine)
+{
+	unsigned char *slots = map_buffers(SLOT_MAX, &engine->slot_map);
+	unsigned char *rooms = map_buffers(ROOM_MAX, &engine->room_map);
+	unsigned i;
+
+	if (!slots || !rooms)
+		return false;
+	for (i = 0; i < SLOT_MAX; i++)
+		engine->slots[i].buffer = slots +
+					  (SLOT_MAX - 1 - i) * BUFFER_SIZE;
+	for (i = 0; i < ROOM_MAX; i++)
+		engine->rooms[i].buffer = rooms +
+					  (ROOM_MAX - 1 - i) * BUFFER_SIZE;
+	return true;
+}
+
 static void init_tables(struct engine *engine)
 {
 	pthread_condattr_t monotonic;
@@ -915,7 +965,8 @@ int engine_create(const struct engine_options *options,
 	engine->queued_room_end = &engine->queued_room;
 	engine->peers = calloc(engine->count, sizeof(*engine->peers));
 	engine->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!engine->peers || engine->event < 0) {
+	if (!engine->peers || engine->event < 0 || !make_buffers(engine)) {
+		unmap_buffers(engine);
 		free(engine->peers);
 		if (engine->event >= 0)
 			close(engine->event);
@@ -936,14 +987,11 @@ void engine_destroy(struct engine *engine)
 
 	if (!engine)
 		return;
-	for (i = 0; i < SLOT_MAX; i++) {
-		free(engine->slots[i].buffer);
+	for (i = 0; i < SLOT_MAX; i++)
 		pthread_cond_destroy(&engine->slots[i].wake);
-	}
-	for (i = 0; i < ROOM_MAX; i++)
-		free(engine->rooms[i].buffer);
 	if (engine->transport)
 		engine->transport->destroy(engine->transport);
+	unmap_buffers(engine);
 	bell_destroy(engine->bell);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_cond_destroy(&engine->free_slots);
@@ -954,13 +1002,6 @@ void engine_destroy(struct engine *engine)
 }
 
 /* ---- asking ---------------------------------------------------------------- */
-
-static bool make_buffer(unsigned char **buffer)
-{
-	if (!*buffer)
-		*buffer = malloc(ENGINE_BULK_MAX);
-	return *buffer;
-}
 
 static unsigned count_free_locked(const struct engine *engine)
 {
@@ -1017,10 +1058,8 @@ static void start_call(struct engine *engine, struct engine_call *call)
 
 	fill_slot(engine, slot, call);
 	pthread_mutex_lock(&engine->lock);
-	if (!make_buffer(&slot->buffer) || engine->stop ||
-	    engine_state(engine, call->rank) != PEER_UP) {
-		end_slot_locked(slot, !slot->buffer ? -ENOMEM :
-				      engine->stop ? -ESHUTDOWN : -EIO, 0);
+	if (engine->stop || engine_state(engine, call->rank) != PEER_UP) {
+		end_slot_locked(slot, engine->stop ? -ESHUTDOWN : -EIO, 0);
 	} else {
 		slot->pending = 2;
 		slot->next = NULL;
@@ -1120,13 +1159,7 @@ unsigned char *engine_room(struct engine_request *request)
 
 	if (!request->room)
 		request->room = take_room(engine, request->expires_ms);
-	if (!request->room)
-		return NULL;
-	if (make_buffer(&request->room->buffer))
-		return request->room->buffer;
-	give_room_back(engine, request->room);
-	request->room = NULL;
-	return NULL;
+	return request->room ? request->room->buffer : NULL;
 }
 
 void engine_answer(struct engine_request *request, int error, size_t size)
