@@ -203,7 +203,8 @@ static int peer_file(struct peers *peers, unsigned rank,
 /*
  * The lowest rank that lives makes catalogs. The others have them from the
  * rank above in the binomial tree, which is the own number without its lowest
- * bit; if that one does not answer, from the one above it, and so on.
+ * bit; if that one does not answer, from the next above it that does; and if
+ * it does not have the catalog, from the lowest rank itself.
  */
 static unsigned builder_of(const struct client *c)
 {

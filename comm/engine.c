@@ -568,6 +568,15 @@ static void ping(struct engine *engine, unsigned rank)
 	peer->ping_ms = now_ms(engine) + PING_MS;
 }
 
+/* How long a rank may be silent that is pinged: some pings at least. */
+static uint64_t patience_ms(const struct engine *engine)
+{
+	const unsigned least = 3 * PING_MS;
+
+	return engine->options.deadline_ms > least ?
+	       engine->options.deadline_ms : least;
+}
+
 static bool is_late(struct engine *engine, const struct slot *slot)
 {
 	uint64_t heard = engine->peers[slot->rank].heard_ms;
@@ -579,7 +588,7 @@ static bool is_late(struct engine *engine, const struct slot *slot)
 		heard = slot->began_ms;
 	if (now >= heard + PING_MS)
 		ping(engine, slot->rank);
-	return now >= heard + engine->options.deadline_ms;
+	return now >= heard + patience_ms(engine);
 }
 
 /* A ring may be lost, or be there long before what it is rung for, and who was
@@ -638,8 +647,7 @@ static void check_probe(struct engine *engine, unsigned rank)
 		return;
 	if (peer->heard_ms >= peer->probe_ms)
 		peer->probe_ms = 0;
-	else if (now_ms(engine) >= peer->probe_ms +
-				   engine->options.deadline_ms)
+	else if (now_ms(engine) >= peer->probe_ms + patience_ms(engine))
 		set_state(engine, rank, PEER_SUSPECT);
 	else
 		ping(engine, rank);

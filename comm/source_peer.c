@@ -154,10 +154,12 @@ static int begin(struct job *job)
 	return error == -EAGAIN ? -ENOBUFS : error;
 }
 
-/* The rank has no such catalog yet, or other files: make it look, once. */
+/* The rank has no such catalog yet, or other files: make it look, and ask once
+ * more. Who holds slots must not wait for more. */
 static int ask_again(struct job *job, struct part *part)
 {
 	struct source_peer *s = job->source;
+	bool nowait = job->reply->hold_count > 0;
 	struct engine_call learn = {
 		.rank = part->call.rank, .service = SERVICE_LEARN,
 		.patient = true,
@@ -169,13 +171,14 @@ static int ask_again(struct job *job, struct part *part)
 	learn.payload = wire.data;
 	learn.size = wire.size;
 	if (!error)
-		error = engine_begin(s->engine, &learn, 1, false);
+		error = engine_begin(s->engine, &learn, 1, nowait);
 	if (!error)
 		error = engine_wait(s->engine, &learn);
 	engine_end(s->engine, &learn);
 	if (!error)
-		error = engine_begin(s->engine, &part->call, 1, false);
-	return error ? error : engine_wait(s->engine, &part->call);
+		error = engine_begin(s->engine, &part->call, 1, nowait);
+	return error == -EAGAIN ? -ENOBUFS :
+	       error ? error : engine_wait(s->engine, &part->call);
 }
 
 /* ---- what comes ------------------------------------------------------------ */
@@ -275,26 +278,48 @@ static int put_part(struct job *job, struct part *part)
 	return error;
 }
 
-static int finish_part(struct job *job, struct part *part)
+/* What came of a part that was asked for: @error, or its bytes. Of what a rank
+ * says only some is for who reads a file. */
+static int finish_part(struct job *job, struct part *part, int error)
 {
-	int error = engine_wait(job->source->engine, &part->call);
-
-	if (error == -ENODATA)
-		error = ask_again(job, part);
-	/* It has looked, and does not have what we know. */
-	if (error == -ENODATA)
-		error = -ESTALE;
 	if (!error)
 		error = put_part(job, part);
 	if (error == -ESTALE)
 		atomic_store(job->source->files.stale, true);
-	/* Of what a rank says only some is for who reads a file. */
 	switch (-error) {
 	case 0: case ENOBUFS: case ENOMEM: case ESTALE: case EOPNOTSUPP:
 		return error;
 	default:
 		return -EIO;
 	}
+}
+
+/* All that have come first, so that no slot is held while a rank learns. */
+static int finish_parts(struct job *job)
+{
+	struct part *again[LIMIT_PIECES];
+	unsigned count = 0, i;
+	int error = 0;
+
+	for (i = 0; i < job->part_count && !error; i++) {
+		struct part *part = job->parts[i];
+		int said = engine_wait(job->source->engine, &part->call);
+
+		if (said == -ENODATA) {
+			again[count++] = part;
+			continue;
+		}
+		error = finish_part(job, part, said);
+		engine_end(job->source->engine, &part->call);
+	}
+	for (i = 0; i < count && !error; i++) {
+		int said = ask_again(job, again[i]);
+
+		/* It has looked, and does not have what we know. */
+		error = finish_part(job, again[i],
+				    said == -ENODATA ? -ESTALE : said);
+	}
+	return error;
 }
 
 /* ---- reading --------------------------------------------------------------- */
@@ -312,17 +337,12 @@ static void finish_job(struct job *job)
 static int run_job(struct job *job)
 {
 	struct source *below = job->source->below;
-	unsigned i;
-	int error = begin(job), other;
+	int error = begin(job);
 
 	if (!error && job->local_count > 0)
 		error = below->read(below, job->plan, job->local,
 				    job->local_count, job->reply);
-	for (i = 0; i < job->part_count && !error; i++) {
-		other = finish_part(job, job->parts[i]);
-		error = error ? error : other;
-	}
-	return error;
+	return error ? error : finish_parts(job);
 }
 
 /* One by one, in their order. */
