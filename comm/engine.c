@@ -44,9 +44,14 @@ enum { SLOT_MAX = 96, ROOM_MAX = 64, EVENT_MAX = 512 };
 enum { HOT_NS = 50 * 1000, NAP_NS = 50 * 1000, NAP_WAIT_NS = 1000 * 1000,
        NAP_MAX_NS = 64 * 1000 * 1000, AWAIT_NS = 20 * 1000 * 1000 };
 
-/* Of a buffer: whole pages. And of a huge page, here. */
+/* Of a buffer: whole pages. And of a huge page, here. After how many bulks of
+ * half a buffer or more buffers are worth huge pages. */
 #define BUFFER_SIZE ((ENGINE_BULK_MAX + 4095) / 4096 * 4096)
 #define HUGE_SIZE ((size_t)2 << 20)
+enum { HUGE_BULKS = 64 };
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100, GREET_COUNT = 50, DRAIN_MS = 500 };
 
@@ -129,6 +134,7 @@ struct engine {
 	/* The thread's: */
 	uint64_t now_ns, moved_ns, rung_ns, checked_ms, stop_ms;
 	unsigned active;		/* slots and rooms with operations */
+	unsigned bulks;			/* large ones, up to HUGE_BULKS */
 	bool waiting;			/* a call has not ended */
 	bool awaited;			/* rung, and nothing has come yet */
 	void *slot_map, *room_map;	/* owned: of their buffers */
@@ -317,6 +323,38 @@ static void hear(struct engine *engine, unsigned rank)
 		set_state(engine, rank, PEER_UP);
 }
 
+/* ---- buffers --------------------------------------------------------------- */
+
+/*
+ * The kernel copies to and from huge pages in less time: it looks up each page
+ * of a buffer for the copy between processes, and for its own answer. A daemon
+ * that moves little shall stay small.
+ */
+static void use_huge_pages(const struct engine *engine)
+{
+	const struct {
+		unsigned char *first;
+		size_t size;
+	} areas[] = {
+		{ engine->slots[SLOT_MAX - 1].buffer, SLOT_MAX * BUFFER_SIZE },
+		{ engine->rooms[ROOM_MAX - 1].buffer, ROOM_MAX * BUFFER_SIZE },
+	};
+	size_t i;
+
+	/* Where the kernel has none of this, nothing is lost. */
+	for (i = 0; i < 2; i++) {
+		madvise(areas[i].first, areas[i].size, MADV_HUGEPAGE);
+		madvise(areas[i].first, areas[i].size, MADV_COLLAPSE);
+	}
+}
+
+static void count_bulk(struct engine *engine, size_t size)
+{
+	if (size >= BUFFER_SIZE / 2 && engine->bulks < HUGE_BULKS &&
+	    ++engine->bulks == HUGE_BULKS)
+		use_huge_pages(engine);
+}
+
 /* ---- sending --------------------------------------------------------------- */
 
 /* The receive first. */
@@ -372,6 +410,7 @@ static void send_room(struct engine *engine, struct room *room)
 	}
 	if (!error) {
 		bell_send(engine->bell, room->rank, BELL_RING);
+		count_bulk(engine, room->size);
 		return;
 	}
 	pthread_mutex_lock(&engine->lock);
@@ -482,6 +521,7 @@ static void take_bulk(struct engine *engine, struct slot *slot, int error,
 		      size_t size)
 {
 	hear(engine, slot->rank);
+	count_bulk(engine, size);
 	pthread_mutex_lock(&engine->lock);
 	if (error || size > 0) {
 		end_slot_locked(slot, error ? -EPROTO : 0, size);
@@ -880,26 +920,18 @@ static void init_peers(struct engine *engine)
 	}
 }
 
-/*
- * Memory for @count buffers, of which no page is there before it is used. The
- * kernel copies to and from huge pages in less time; but a daemon that never
- * needs two buffers at once shall not have a large one: the first one ends
- * where huge pages begin.
- */
+/* Memory for @count buffers, of which no page is there before it is used. */
 static unsigned char *map_buffers(unsigned count, void **ret_map)
 {
-	const size_t size = count * BUFFER_SIZE + HUGE_SIZE;
-	unsigned char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
+	unsigned char *map = mmap(NULL, count * BUFFER_SIZE + HUGE_SIZE,
+				  PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				  -1, 0), *huge;
+				  -1, 0);
 
 	if (map == MAP_FAILED)
 		return NULL;
 	*ret_map = map;
-	huge = map + BUFFER_SIZE;
-	huge += -(uintptr_t)huge % HUGE_SIZE;
-	madvise(huge, (count - 1) * BUFFER_SIZE, MADV_HUGEPAGE);
-	return huge - BUFFER_SIZE;
+	return map + -(uintptr_t)map % HUGE_SIZE;
 }
 
 static void unmap_buffers(struct engine *engine)
@@ -910,7 +942,7 @@ static void unmap_buffers(struct engine *engine)
 		munmap(engine->room_map, ROOM_MAX * BUFFER_SIZE + HUGE_SIZE);
 }
 
-/* The first buffers are of those that are taken first. */
+/* Those come first that are taken first. */
 static bool make_buffers(struct engine *engine)
 {
 	unsigned char *slots = map_buffers(SLOT_MAX, &engine->slot_map);
