@@ -19,12 +19,12 @@
 #include <unistd.h>
 
 /* Ranks whose end is waited for; of more, these. */
-enum { RANKS_MAX = 4096, PROBE_MS = 500, LOOK_MS = 1000 };
+enum { RANKS_MAX = 4096, PROBE_MS = 500, LOOK_MS = 1000,
+       DETACH_TRIES = 4, DETACH_MS = 50 };
 
 struct watcher {
-	atomic_bool mounted;		/* `point` is filled in */
-	atomic_bool started;		/* the rest is */
-	char point[4096];
+	char point[4096];		/* const */
+	atomic_bool started;		/* the rest is filled in */
 	uint64_t nonce;
 	unsigned rank, count;
 	struct bell_address bells[RANKS_MAX];
@@ -32,12 +32,6 @@ struct watcher {
 };
 
 /* ---- the daemon's side ----------------------------------------------------- */
-
-void watcher_mounted(struct watcher *watch, const char *point)
-{
-	snprintf(watch->point, sizeof(watch->point), "%s", point);
-	atomic_store(&watch->mounted, true);
-}
 
 void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count)
@@ -128,7 +122,7 @@ static bool is_half_dead(pid_t pid)
  */
 static void break_off(const struct parent *w)
 {
-	if (atomic_load(&w->watch->mounted) && is_half_dead(w->child))
+	if (is_half_dead(w->child))
 		umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
 }
 
@@ -224,12 +218,15 @@ static void rename_process(const char *point, int argc, char **argv)
 static int run_watcher(struct parent *w)
 {
 	const struct watcher *watch = w->watch;
-	int status = wait_for_child(w), code;
+	int status = wait_for_child(w), code, tries;
 
 	code = WIFEXITED(status) ? WEXITSTATUS(status) :
 				   128 + WTERMSIG(status);
-	if (code != 0 && atomic_load(&watch->mounted))
+	/* What mounts on its behalf may be later than its death. */
+	for (tries = 0; code != 0 && tries < DETACH_TRIES; tries++) {
 		detach(watch->point);
+		w->told |= wait_for_word(w, DETACH_MS);
+	}
 	if (code != 0 && atomic_load(&watch->started))
 		linger(w);
 	return code;
@@ -252,11 +249,18 @@ int watcher_fork(const char *point, int argc, char **argv,
 {
 	struct parent w = { .child_fd = -1 };
 	pid_t parent = getppid(), self = getpid();
+	char *real = realpath(point, NULL);
 
 	w.watch = mmap(NULL, sizeof(*w.watch), PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (w.watch == MAP_FAILED)
+	if (w.watch == MAP_FAILED) {
+		free(real);
 		return -errno;
+	}
+	/* Before there is a mount: the daemon may be killed at once. */
+	snprintf(w.watch->point, sizeof(w.watch->point), "%s",
+		 real ? real : point);
+	free(real);
 	/* Before the fork: a signal must find somebody who hands it on. */
 	w.signals = block_signals();
 	if (w.signals < 0)

@@ -26,8 +26,6 @@ struct watcher;
 int watcher_fork(const char *point, int argc, char **argv,
 	       struct watcher **ret_watcher, int *ret_status);
 
-/* The mount is at @point (its real path) now. */
-void watcher_mounted(struct watcher *watch, const char *point);
 /* All have met: these are the bells of the job, of which @rank is ours. */
 void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count);

@@ -270,8 +270,6 @@ static int run_daemon(struct daemon *daemon, int report)
 {
 	int status = EXIT_SUCCESS, error = 0;
 
-	if (daemon->watch)
-		watcher_mounted(daemon->watch, mount_path(daemon->mount));
 	if (daemon->options->count > 1)
 		error = join_ranks(daemon);
 	set_report(daemon);
