@@ -30,7 +30,7 @@ struct bell {
 	struct place *places;	/* owned; of each rank */
 };
 
-/* ---- addresses ------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------- */
 
 /* Loopback last: it is right for ranks on one host, and where there is no
  * network. */
@@ -118,7 +118,7 @@ int bell_fd(const struct bell *bell)
 	return bell->fd;
 }
 
-/* ---- sending --------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------- */
 
 static void send_to(const struct bell *bell, uint32_t ip, uint16_t port,
 		    const struct packet *packet)
@@ -151,7 +151,7 @@ void bell_send(struct bell *bell, unsigned rank, enum bell_kind kind)
 			&packet);
 }
 
-/* ---- receiving ------------------------------------------------------------- */
+/* ---- receiving ----------------------------------------------------------- */
 
 /* Whose bell is at this address? Only where one was heard from does a refusal
  * mean that it is gone: an address may be another host's as well. */

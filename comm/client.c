@@ -29,7 +29,7 @@ static int ask(struct client *c, struct engine_call *call,
 	return error ? error : engine_wait(c->engine, call);
 }
 
-/* ---- stored files ---------------------------------------------------------- */
+/* ---- stored files -------------------------------------------------------- */
 
 /* The name of the last whole entry of what was got; all are checked. */
 static int check_list(const void *data, size_t size, char ret_last[256])
@@ -198,7 +198,7 @@ static int peer_file(struct peers *peers, unsigned rank,
 	return error;
 }
 
-/* ---- catalogs -------------------------------------------------------------- */
+/* ---- catalogs ------------------------------------------------------------ */
 
 /*
  * The lowest rank that lives makes catalogs. The others have them from the
@@ -319,7 +319,7 @@ static int peer_catalog(struct peers *peers, const struct catalog_part *part,
 	return error == -EBADMSG ? -EPROTO : error;
 }
 
-/* ---- shards ---------------------------------------------------------------- */
+/* ---- shards -------------------------------------------------------------- */
 
 static struct source *peer_source(struct peers *peers,
 				  const struct peer_files *files,

@@ -41,7 +41,7 @@ struct cluster {
 	bool over;			/* the thread has ended; likewise */
 };
 
-/* ---- starting -------------------------------------------------------------- */
+/* ---- starting ------------------------------------------------------------ */
 
 static void set_state(struct cluster *c, enum state state)
 {
@@ -223,7 +223,7 @@ static void *thread_main(void *context)
 	return NULL;
 }
 
-/* ---- for the client -------------------------------------------------------- */
+/* ---- for the client ------------------------------------------------------ */
 
 static struct cluster *from_peers(struct peers *peers)
 {
@@ -281,7 +281,7 @@ static void probe(struct peers *peers)
 		engine_probe(from_peers(peers)->client.engine);
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 static int init(struct cluster *c, const struct cluster_options *options)
 {

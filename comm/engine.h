@@ -10,8 +10,8 @@
  * A call has a deadline. When it passes, the call fails with -EIO, and its
  * slot is in quarantine until the late answer arrives or its rank is gone.
  * The rank is then suspect: calls fail at once, while it is pinged, until a
- * message of it gets through. A rank whose port is refused is lost, and one that says so
- * has left: for good, since MPI cannot meet a process again.
+ * message of it gets through. A rank whose port is refused is lost, and one
+ * that says so has left: for good, since MPI cannot meet a process again.
  */
 #ifndef COMM_ENGINE_H
 #define COMM_ENGINE_H
@@ -56,7 +56,7 @@ void engine_stop(struct engine *engine);
 /* After engine_run has returned, and all calls and requests have ended. */
 void engine_destroy(struct engine *engine);
 
-/* ---- asking ---------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------- */
 
 struct engine_call {
 	unsigned rank, service;
@@ -84,7 +84,7 @@ int engine_wait(struct engine *engine, struct engine_call *call);
 /* Let go of its slot, also of a call that has not ended. */
 void engine_end(struct engine *engine, struct engine_call *call);
 
-/* ---- answering ------------------------------------------------------------- */
+/* ---- answering ----------------------------------------------------------- */
 
 struct engine_request {
 	struct engine *engine;
@@ -106,7 +106,7 @@ void engine_answer(struct engine_request *request, int error, size_t size);
 /* Nobody can work on it: free it. Who asks will see that nothing comes. */
 void engine_drop(struct engine_request *request);
 
-/* ---- looking --------------------------------------------------------------- */
+/* ---- looking ------------------------------------------------------------- */
 
 /* Find out in the background whether all are there: one that does not answer
  * a ping within the deadline is suspect. Thread safe. */

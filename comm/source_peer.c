@@ -68,7 +68,7 @@ static size_t size_of(const struct job *job, const struct piece *piece)
 	return size;
 }
 
-/* ---- asking ---------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------- */
 
 static bool add_to_part(const struct job *job, struct part *part,
 			unsigned index)
@@ -181,7 +181,7 @@ static int ask_again(struct job *job, struct part *part)
 	       error ? error : engine_wait(s->engine, &part->call);
 }
 
-/* ---- what comes ------------------------------------------------------------ */
+/* ---- what comes ---------------------------------------------------------- */
 
 static void release_slot(void *context, uint64_t index)
 {
@@ -322,7 +322,7 @@ static int finish_parts(struct job *job)
 	return error;
 }
 
-/* ---- reading --------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 static void finish_job(struct job *job)
 {

@@ -49,7 +49,7 @@ static int to_errno(int code)
 	       class == MPI_ERR_NO_MEM ? -ENOMEM : -EIO;
 }
 
-/* ---- operations ------------------------------------------------------------ */
+/* ---- operations ---------------------------------------------------------- */
 
 static int grow(struct transport_mpi *t)
 {
@@ -154,7 +154,7 @@ static void mpi_forget(struct transport *transport, unsigned rank)
 	}
 }
 
-/* ---- polling --------------------------------------------------------------- */
+/* ---- polling ------------------------------------------------------------- */
 
 /* What is longer than any message is received, and thrown away. */
 static void discard(MPI_Message *message, int size)
@@ -253,7 +253,7 @@ static unsigned mpi_poll(struct transport *transport,
 	return count + poll_operations(t, events + count, max - count);
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------- */
 
 static int mpi_exchange(struct transport *transport, const void *mine,
 			size_t size, void *all)

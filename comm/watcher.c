@@ -31,7 +31,7 @@ struct watcher {
 	_Atomic uint32_t ips[RANKS_MAX];	/* where it was heard from */
 };
 
-/* ---- the daemon's side ----------------------------------------------------- */
+/* ---- the daemon's side --------------------------------------------------- */
 
 void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count)
@@ -49,7 +49,7 @@ void watcher_known(struct watcher *watch, unsigned rank, uint32_t ip)
 		atomic_store(&watch->ips[rank], ip);
 }
 
-/* ---- the watcher's side ---------------------------------------------------- */
+/* ---- the watcher's side -------------------------------------------------- */
 
 struct parent {
 	struct watcher *watch;

@@ -18,8 +18,8 @@
 struct watcher;
 
 /*
- * Fork, before there are threads. In the child, the daemon: 0 with @ret_watcher.
- * In the watcher: 1 with its exit status, when all is over. -errno.
+ * Fork, before there are threads. In the child, the daemon: 0 with
+ * @ret_watcher. In the watcher: 1 with its exit status, when all is over. -errno.
  * @point is the mount point; @argv, which is overwritten with what the watcher
  * is called, and @argc are those of main.
  */

@@ -24,7 +24,7 @@ struct piece_head {
 	uint64_t shard, pin;
 };
 
-/* ---- writing --------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------- */
 
 static int put(struct wire *wire, const void *data, size_t size)
 {
@@ -114,7 +114,7 @@ bool wire_add_piece(struct wire *wire, const struct piece *piece, uint64_t pin)
 	return true;
 }
 
-/* ---- reading --------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 struct reader {
 	const unsigned char *data;

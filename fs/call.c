@@ -59,7 +59,7 @@ struct call call_make(struct fuse_req *request, uint64_t inode,
 			      .request = request, .inode = inode };
 }
 
-/* ---- who replies ----------------------------------------------------------- */
+/* ---- who replies --------------------------------------------------------- */
 
 static bool advance(struct call *call, int from, int to)
 {
@@ -114,7 +114,7 @@ static void arm(struct call *call)
 		watch_add(call->ops->watch, &call->watched);
 }
 
-/* ---- the pool -------------------------------------------------------------- */
+/* ---- the pool ------------------------------------------------------------ */
 
 static void hold(struct call *call)
 {

@@ -318,7 +318,7 @@ void handle_close_all(struct namespace *ns)
 		namespace_close(ns, LIST_FIRST(&ns->handles));
 }
 
-/* ---- reading --------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* Bytes of a descriptor by way of the reply's buffer. */
 static int read_file(struct namespace *ns, struct handle *handle,

@@ -42,7 +42,7 @@ static int explain(const char *what, int error)
 	return EXIT_FAILURE;
 }
 
-/* ---- the background -------------------------------------------------------- */
+/* ---- the background ------------------------------------------------------ */
 
 /*
  * In the child, 0 and the pipe to report on. In the parent, wait for the
@@ -95,7 +95,7 @@ static void report_ready(void *context)
 	*report = -1;
 }
 
-/* ---- other ranks ----------------------------------------------------------- */
+/* ---- other ranks --------------------------------------------------------- */
 
 /* All that serves; what ranks need is NULL without them. */
 struct daemon {
@@ -242,7 +242,7 @@ static void undo_binding(void)
 	sched_setaffinity(0, sizeof(all), &all);
 }
 
-/* ---- up and down ----------------------------------------------------------- */
+/* ---- up and down --------------------------------------------------------- */
 
 static void set_report(struct daemon *daemon)
 {

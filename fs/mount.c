@@ -85,7 +85,7 @@ static void drop_pages(void *context, uint64_t inode)
 		fuse_lowlevel_notify_inval_inode(mount->session, inode, 0, 0);
 }
 
-/* ---- workers --------------------------------------------------------------- */
+/* ---- workers ------------------------------------------------------------- */
 
 static bool more_is_waiting(const struct mount *mount)
 {
@@ -220,7 +220,7 @@ static void stop_workers(struct mount *mount)
 	mount->worker_count = 0;
 }
 
-/* ---- the main thread ------------------------------------------------------- */
+/* ---- the main thread ----------------------------------------------------- */
 
 /* Undo the escapes of /proc/self/mountinfo: a backslash, three digits. */
 static void unescape(char *text)

@@ -34,7 +34,7 @@ static const char hidden_name[] = ".ckptfs";
 static const char views_name[] = "views";
 static const char hf_name[] = "model.safetensors";
 
-/* ---- attributes ------------------------------------------------------------ */
+/* ---- attributes ---------------------------------------------------------- */
 
 int namespace_file_status(struct live *live, const struct view_file *file,
 			  bool nowait, struct stat *ret_status)
@@ -201,7 +201,7 @@ int namespace_status(struct namespace *ns, uint64_t inode, bool nowait,
 	return error;
 }
 
-/* ---- lookup ---------------------------------------------------------------- */
+/* ---- lookup -------------------------------------------------------------- */
 
 /* A file of the store, or of the assets, that has this status. */
 static int take_stored(struct namespace *ns, enum node_kind kind,
@@ -446,7 +446,7 @@ void namespace_hold(struct namespace *ns, uint64_t inode)
 	nodes_hold_inode(&ns->nodes, inode);
 }
 
-/* ---- links, attributes, the whole ------------------------------------------ */
+/* ---- links, attributes, the whole ---------------------------------------- */
 
 int namespace_link(struct namespace *ns, uint64_t inode, bool nowait,
 		   struct array *out)

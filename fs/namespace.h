@@ -98,7 +98,7 @@ int namespace_attributes(struct namespace *ns, uint64_t inode,
 			 struct array *out);
 int namespace_statfs(struct namespace *ns, struct statvfs *ret_status);
 
-/* ---- checkpoints that come and go (look.c) -------------------------------- */
+/* ---- checkpoints that come and go (look.c) ------------------------------- */
 
 /*
  * Look at the store again for the checkpoint in @folder, at most once a
@@ -155,7 +155,7 @@ bool listing_is_immutable(const struct listing *listing);
 int listing_next(struct listing *listing, uint64_t position, bool nowait,
 		 struct listed *ret_listed);
 
-/* ---- for listing.c -------------------------------------------------------- */
+/* ---- for listing.c ------------------------------------------------------- */
 
 /* Attributes of a file of a view. -ENOENT, -EAGAIN, -errno. */
 int namespace_file_status(struct live *live, const struct view_file *file,

@@ -46,7 +46,7 @@ static struct node *find_node(void *const *tree, const struct node *key,
 	return found ? *found : NULL;
 }
 
-/* ---- live checkpoints ------------------------------------------------------ */
+/* ---- live checkpoints ---------------------------------------------------- */
 
 static void put_live_locked(struct nodes *nodes, struct live *live,
 			    uint64_t count, struct live **ret_dead)
@@ -131,7 +131,7 @@ int nodes_set_live(struct nodes *nodes, struct folder *folder,
 	return error;
 }
 
-/* ---- folders --------------------------------------------------------------- */
+/* ---- folders ------------------------------------------------------------- */
 
 static struct folder *get_folder_locked(struct nodes *nodes, const char *path)
 {
@@ -212,7 +212,7 @@ struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id)
 	return live;
 }
 
-/* ---- nodes ----------------------------------------------------------------- */
+/* ---- nodes --------------------------------------------------------------- */
 
 /* Take what @key has but its path, which is copied. */
 static struct node *make_node_locked(struct nodes *nodes,

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- names and attributes -------------------------------------------------- */
+/* ---- names and attributes ------------------------------------------------ */
 
 static int run_lookup(struct call *call, bool nowait, struct reply *reply)
 {
@@ -169,7 +169,7 @@ static void op_statfs(fuse_req_t request, fuse_ino_t inode)
 		fuse_reply_statfs(request, &status);
 }
 
-/* ---- files ----------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------- */
 
 static int run_open(struct call *call, bool nowait, struct reply *reply)
 {
@@ -283,7 +283,7 @@ static void op_release(fuse_req_t request, fuse_ino_t inode,
 	fuse_reply_err(request, 0);
 }
 
-/* ---- folders --------------------------------------------------------------- */
+/* ---- folders ------------------------------------------------------------- */
 
 static int run_opendir(struct call *call, bool nowait, struct reply *reply)
 {
@@ -448,7 +448,7 @@ static void op_releasedir(fuse_req_t request, fuse_ino_t inode,
 	fuse_reply_err(request, 0);
 }
 
-/* ---- the session ----------------------------------------------------------- */
+/* ---- the session --------------------------------------------------------- */
 
 static void op_init(void *context, struct fuse_conn_info *conn)
 {

@@ -151,7 +151,7 @@ int options_add_libfuse(const struct options *options, struct fuse_args *args)
 	return failed ? -ENOMEM : 0;
 }
 
-/* ---- ranks ------------------------------------------------------------------- */
+/* ---- ranks --------------------------------------------------------------- */
 
 /* With %r and %h as they are here; the old text is freed. */
 static int expand(char **text, unsigned rank, const char *host)

@@ -57,7 +57,7 @@ static const char *state_name(enum peer_state state)
 	return names[state];
 }
 
-/* ---- status.json ------------------------------------------------------------ */
+/* ---- status.json --------------------------------------------------------- */
 
 static void host_name(char name[64])
 {
@@ -189,7 +189,7 @@ static void make_status(struct text *text, const struct report *report)
 	put(text, "}}\n");
 }
 
-/* ---- metrics ----------------------------------------------------------------- */
+/* ---- metrics ------------------------------------------------------------- */
 
 static void put_family(struct text *text, const char *name, const char *type,
 		       const char *help)

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- stored files ---------------------------------------------------------- */
+/* ---- stored files -------------------------------------------------------- */
 
 static int serve_list(void *context, const char *path, const char *after,
 		      void *buffer, size_t size, size_t *ret_size)
@@ -141,7 +141,7 @@ static int serve_file(void *context, const struct file_range *range,
 	return error;
 }
 
-/* ---- catalogs -------------------------------------------------------------- */
+/* ---- catalogs ------------------------------------------------------------ */
 
 /* The folder, which stays for a while: what was found out about it would be
  * gone with the last reference. */
@@ -260,7 +260,7 @@ static int serve_learn(void *context, const char *path, const uint64_t hash[2])
 	return 0;
 }
 
-/* ---- shards ---------------------------------------------------------------- */
+/* ---- shards -------------------------------------------------------------- */
 
 /* Is the piece one of a shard that this rank has? Sets its bytes. */
 static int check_piece(const struct namespace *ns, const struct live *live,

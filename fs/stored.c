@@ -197,7 +197,7 @@ int stored_link(const struct namespace *ns, const char *path,
 	return error ? error : array_append(out, "", 1);
 }
 
-/* ---- the folder of assets -------------------------------------------------- */
+/* ---- the folder of assets ------------------------------------------------ */
 
 int asset_status(const struct namespace *ns, const char *name,
 		 struct stat *ret_status)

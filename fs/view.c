@@ -309,7 +309,7 @@ int view_attributes(const struct view_file *file, struct array *out)
 	return error;
 }
 
-/* ---- objects --------------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------- */
 
 static const struct catalog_shard *
 object_shard(const struct catalog *catalog, uint64_t entry)

@@ -145,7 +145,7 @@ int catalog_builder_file(struct catalog_builder *builder, const char *path,
 	return 0;
 }
 
-/* ---- origin and transforms ------------------------------------------------- */
+/* ---- origin and transforms ----------------------------------------------- */
 
 void catalog_builder_origin(struct catalog_builder *builder,
 			    const struct catalog_origin *origin)

@@ -36,7 +36,7 @@ struct image {
 	struct span spans[];
 };
 
-/* ---- making ---------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------- */
 
 static struct image *create(const struct catalog *catalog, uint64_t span_count)
 {
@@ -274,7 +274,7 @@ uint64_t image_header_size(const struct image *image)
 	return image->header.size;
 }
 
-/* ---- reading ---------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 static uint64_t span_end(const struct image *image, uint64_t index)
 {

@@ -49,7 +49,7 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* ---- comparing ------------------------------------------------------------- */
+/* ---- comparing ----------------------------------------------------------- */
 
 static int compare_verdicts(const void *a, const void *b)
 {
@@ -174,7 +174,7 @@ static bool is_same(struct merger *merger, const char *folder,
 	return verdict.same;
 }
 
-/* ---- merging --------------------------------------------------------------- */
+/* ---- merging ------------------------------------------------------------- */
 
 static int compare_entries(const void *a, const void *b)
 {
@@ -261,7 +261,7 @@ static void reduce(struct merger *merger, struct merged *merged)
 	merged->count = kept;
 }
 
-/* ---- asking ---------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------- */
 
 /* What one rank has said; of one that does not answer, what it had. */
 static int take(struct merged *merged, const struct merged *before,
@@ -376,7 +376,7 @@ void merged_put(struct merged *merged)
 		destroy(merged, merged->ranks);
 }
 
-/* ---- the cache ------------------------------------------------------------- */
+/* ---- the cache ----------------------------------------------------------- */
 
 static int compare_cached(const void *a, const void *b)
 {
@@ -505,7 +505,7 @@ void merger_destroy(struct merger *merger)
 	free(merger);
 }
 
-/* ---- finding --------------------------------------------------------------- */
+/* ---- finding ------------------------------------------------------------- */
 
 const struct merged_entry *merged_find(const struct merged *merged,
 				       const char *name)

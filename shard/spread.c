@@ -67,7 +67,7 @@ static int join(const struct spread *spread, const char *name,
 	return size < LIMIT_PATH_SIZE ? 0 : -ENAMETOOLONG;
 }
 
-/* ---- markers --------------------------------------------------------------- */
+/* ---- markers ------------------------------------------------------------- */
 
 static void pin_markers(struct marker_list *list, const struct merged *merged,
 			const struct merged *inner, uint64_t *signature,
@@ -125,7 +125,7 @@ int spread_markers(struct merger *merger, const char *path, bool fresh,
 	return error;
 }
 
-/* ---- files of other ranks --------------------------------------------------- */
+/* ---- files of other ranks ------------------------------------------------ */
 
 /* Bytes [@offset, @end) of the file to the same place of @fd, or, if @move, to
  * its start. */
