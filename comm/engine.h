@@ -9,8 +9,8 @@
  *
  * A call has a deadline. When it passes, the call fails with -EIO, and its
  * slot is in quarantine until the late answer arrives or its rank is gone.
- * The rank is then suspect: calls fail at once, while it is pinged, until a
- * message of it gets through. A rank whose port is refused is lost, and one
+ * The rank is then suspect: calls fail at once, while it is pinged, until
+ * it has answered that over the transport. A rank whose port is refused is lost, and one
  * that says so has left: for good, since MPI cannot meet a process again.
  */
 #ifndef COMM_ENGINE_H

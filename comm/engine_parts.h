@@ -91,7 +91,9 @@ struct peer {
 	uint64_t probe_ms;	/* when it was to be probed; 0: it is not */
 	unsigned greeted;	/* times, until it was heard from */
 	bool known;
-	bool pinged;		/* over the transport, since it is suspect */
+	uint64_t echo_ticket;	/* of pings over the transport, since it is
+				 * suspect */
+	uint64_t echo_ms;	/* when to send the next of these */
 };
 
 struct engine {
@@ -152,9 +154,11 @@ void engine_put_room_locked(struct engine *engine, struct room *room);
 
 void engine_set_state(struct engine *engine, unsigned rank,
 		      enum peer_state state);
-/* Ping over the transport, or answer that. */
+/* Ping over the transport, or answer that with the ticket of the ping. */
 void engine_send_echo(struct engine *engine, unsigned rank,
-		      enum message_kind kind);
+		      enum message_kind kind, uint64_t ticket);
+/* A ping with that ticket was answered. */
+void engine_hear_echo(struct engine *engine, unsigned rank, uint64_t ticket);
 /* It is sent. */
 void engine_end_echo(struct engine *engine, struct echo *echo);
 /* @rank was heard from: by its bell, or by the transport. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  *	up -> suspect		a deadline was missed, or pings are not answered
- *	suspect -> up		something of it has come over the transport
+ *	suspect -> up		a ping over the transport was answered
  *	up, suspect -> lost	its port is refused: for good
  *	up, suspect -> left	it has said goodbye: likewise
  */
@@ -59,7 +59,8 @@ void engine_set_state(struct engine *engine, unsigned rank,
 	atomic_store(&peer->state, state);
 	peer->ping_ms = 0;
 	peer->probe_ms = 0;
-	peer->pinged = false;
+	peer->echo_ticket++;
+	peer->echo_ms = 0;
 	if (engine_is_gone(state)) {
 		engine_end_echo(engine, &peer->ping);
 		engine_end_echo(engine, &peer->pong);
@@ -71,14 +72,15 @@ void engine_set_state(struct engine *engine, unsigned rank,
 }
 
 void engine_send_echo(struct engine *engine, unsigned rank,
-		      enum message_kind kind)
+		      enum message_kind kind, uint64_t ticket)
 {
 	struct peer *peer = &engine->peers[rank];
 	struct echo *echo = kind == MESSAGE_PING ? &peer->ping : &peer->pong;
 
+	/* It is asked again. */
 	if (echo->busy)
 		return;
-	message_init(&echo->message, kind, 0);
+	message_init(&echo->message, kind, ticket);
 	echo->busy = engine->transport->send(engine->transport, rank,
 					     &echo->message,
 					     sizeof(echo->message),
@@ -88,8 +90,11 @@ void engine_send_echo(struct engine *engine, unsigned rank,
 	bell_send(engine->bell, rank, BELL_RING);
 }
 
-/* By its bell: it is there. What the transport carries may still be behind
- * what was lost when it was not: a suspect rank has to prove that as well. */
+/*
+ * By its bell: it is there. What the transport carries may still be behind
+ * what was lost when it was not, in either direction: a suspect rank has to
+ * answer over that as well, to a ping that was sent since.
+ */
 void engine_hear_bell(struct engine *engine, unsigned rank)
 {
 	struct peer *peer = &engine->peers[rank];
@@ -101,17 +106,23 @@ void engine_hear_bell(struct engine *engine, unsigned rank)
 			engine->options.known(engine->options.context, rank,
 					      bell_ip(engine->bell, rank));
 	}
-	if (engine_state(engine, rank) == PEER_SUSPECT && !peer->pinged) {
-		peer->pinged = true;
-		engine_send_echo(engine, rank, MESSAGE_PING);
+	if (engine_state(engine, rank) == PEER_SUSPECT &&
+	    engine_now_ms(engine) >= peer->echo_ms) {
+		peer->echo_ms = engine_now_ms(engine) + PING_MS;
+		engine_send_echo(engine, rank, MESSAGE_PING,
+				 peer->echo_ticket);
 	}
 }
 
-/* By the transport. */
 void engine_hear(struct engine *engine, unsigned rank)
 {
 	engine->peers[rank].heard_ms = engine_now_ms(engine);
-	if (engine_state(engine, rank) == PEER_SUSPECT)
+}
+
+void engine_hear_echo(struct engine *engine, unsigned rank, uint64_t ticket)
+{
+	if (engine_state(engine, rank) == PEER_SUSPECT &&
+	    ticket == engine->peers[rank].echo_ticket)
 		engine_set_state(engine, rank, PEER_UP);
 }
 

@@ -206,9 +206,11 @@ static void take_message(struct engine *engine,
 		break;
 	case MESSAGE_PING:
 		if (!engine_is_gone(engine_state(engine, event->rank)))
-			engine_send_echo(engine, event->rank, MESSAGE_PONG);
+			engine_send_echo(engine, event->rank, MESSAGE_PONG,
+					 message.ticket);
 		break;
 	case MESSAGE_PONG:
+		engine_hear_echo(engine, event->rank, message.ticket);
 		break;
 	}
 }

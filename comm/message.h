@@ -9,8 +9,9 @@
  *			as its tag.
  *	MESSAGE_ANSWER	to a request whose bulk was empty: `error`, 0 for an
  *			answer of no bytes
- *	MESSAGE_PING	is answered by the engine itself with a MESSAGE_PONG:
- *			does what MPI carries get through again?
+ *	MESSAGE_PING	is answered by the engine itself with a MESSAGE_PONG of
+ *			the same ticket: does what MPI carries get through
+ *			again, there and back?
  */
 #ifndef COMM_MESSAGE_H
 #define COMM_MESSAGE_H

@@ -433,7 +433,7 @@ def test_start(ranks, fault, rank):
             return
         hold_start(the_job, rank)
         if fault == "stop":
-            assert is_stopped(pid)
+            poll(lambda: is_stopped(pid), 10, "the daemon is stopped")
             the_job.cont(rank)
         else:
             the_job.hosts.mend(rank)
