@@ -16,6 +16,9 @@ from mounting import SLOW, poll
 from test_union import step_of, stores  # noqa: F401
 from union import direct
 
+# Sanitizers see the same code by way of the union and the faults.
+pytestmark = pytest.mark.heavy
+
 MPI = "force_mpi"
 # Reads that need a rank which is gone are logged.
 GONE = r"ckptfs: error: "
