@@ -119,22 +119,28 @@ static bool is_half_dead(pid_t pid)
  * A thread that drops pages of a file waits for those that are being read,
  * whatever signal comes: a daemon that is killed then is never gone, and the
  * kernel goes on waiting for its answers. Unless its mount is broken off.
+ * One that has ended and is about to be waited for looks the same, and what is
+ * mounted there may be another's: only one that is still so after a whole look
+ * is broken off.
  */
-static void break_off(const struct parent *w)
-{
-	if (is_half_dead(w->child))
-		umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
-}
-
 static int wait_for_child(struct parent *w)
 {
+	bool half_dead = false;
 	int status;
 
-	while (waitpid(w->child, &status, WNOHANG) != w->child) {
-		if (wait_for_word(w, LOOK_MS))
+	for (;;) {
+		bool told = wait_for_word(w, LOOK_MS);
+
+		if (waitpid(w->child, &status, WNOHANG) == w->child)
+			break;
+		if (told)
 			tell_child(w);
+		else if (!is_half_dead(w->child))
+			half_dead = false;
+		else if (half_dead)
+			umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
 		else
-			break_off(w);
+			half_dead = true;
 	}
 	w->child_fd = -1;
 	return status;

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import util
-from job import is_alive, place, processes_of
+from job import environment, is_alive, place, processes_of
 from mounting import SLOW, poll
 from test_union import step_of, stores  # noqa: F401
 from union import direct
@@ -624,3 +624,26 @@ def has_open(pid, folder):
                    for link in pathlib.Path("/proc/%d/fd" % pid).iterdir())
     except OSError:
         return False
+
+
+# What another has mounted there
+
+@pytest.mark.parametrize("source, options", [
+    ("nothing", ""), ("store%r", "nonsense")])
+def test_a_failed_start_unmounts_nothing(binary, tmp_path, source, options):
+    for rank in range(2):
+        (tmp_path / ("store%d" % rank)).mkdir()
+    point = tmp_path / "other"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(point)], check=True)
+    try:
+        (point / "kept").write_bytes(b"kept")
+        done = subprocess.run(
+            ["mpirun", "--oversubscribe", "-n", "2", binary, source,
+             str(point)] + (["-o", options] if options else []),
+            cwd=tmp_path, env={**os.environ, **environment()},
+            capture_output=True, text=True, timeout=60 * SLOW)
+        assert done.returncode != 0
+        assert (point / "kept").read_bytes() == b"kept"
+    finally:
+        subprocess.run(["umount", "-l", str(point)])
