@@ -24,7 +24,8 @@ struct item {
 	uint64_t due_ns;
 	void *cookie;		/* of who sends */
 	const void *data;
-	unsigned char *copy;	/* owned; NULL: data is the sender's */
+	unsigned char *copy;	/* owned; or NULL */
+	bool lent;		/* data is the sender's, who waits for SENT */
 	size_t size;
 };
 
@@ -250,6 +251,8 @@ static int fake_send_bulk(struct transport *transport, unsigned rank,
 	if (size <= EAGER_MAX || drop || spoil || !net->ports[rank].open) {
 		copy_data(item);
 		add_sent(net, item);
+	} else {
+		item->lent = true;
 	}
 	if (spoil)
 		spoil_bulk(net, item);
@@ -329,7 +332,7 @@ static bool take_bulk(struct port *port, const struct item *item,
 	else if (item->size > 0)
 		memcpy(receive->buffer, item->data, item->size);
 	free(receive);
-	if (!item->copy && item->cookie)
+	if (item->lent)
 		add_sent(port->net, item);
 	return true;
 }
@@ -401,8 +404,7 @@ static void remove_items(struct port *port, unsigned from, unsigned to,
 
 	while (*at) {
 		struct item *item = *at;
-		bool gone = lends ? item->kind == ITEM_BULK && !item->copy &&
-				    item->from == from :
+		bool gone = lends ? item->lent && item->from == from :
 			    item->kind == ITEM_SENT && item->to == to;
 
 		if (!gone) {
