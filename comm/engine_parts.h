@@ -88,7 +88,8 @@ struct peer {
 	/* The engine's thread's: */
 	uint64_t heard_ms, ping_ms;
 	struct echo ping, pong;
-	uint64_t probe_ms;	/* when it was to be probed; 0: it is not */
+	uint64_t probe_ms;	/* when it was to be probed; 0: it is not, or
+				 * was heard from since */
 	unsigned greeted;	/* times, until it was heard from */
 	bool known;
 	uint64_t echo_ticket;	/* of pings over the transport, since it is
@@ -164,6 +165,8 @@ void engine_end_echo(struct engine *engine, struct echo *echo);
 /* @rank was heard from: by its bell, or by the transport. */
 void engine_hear_bell(struct engine *engine, unsigned rank);
 void engine_hear(struct engine *engine, unsigned rank);
+/* Who is there? What has arrived so far does not count. */
+void engine_begin_probe(struct engine *engine);
 /* Deadlines, pings, rings: once a millisecond. */
 void engine_check_times(struct engine *engine);
 

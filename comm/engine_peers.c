@@ -90,6 +90,12 @@ void engine_send_echo(struct engine *engine, unsigned rank,
 	bell_send(engine->bell, rank, BELL_RING);
 }
 
+void engine_hear(struct engine *engine, unsigned rank)
+{
+	engine->peers[rank].heard_ms = engine_now_ms(engine);
+	engine->peers[rank].probe_ms = 0;
+}
+
 /*
  * By its bell: it is there. What the transport carries may still be behind
  * what was lost when it was not, in either direction: a suspect rank has to
@@ -99,7 +105,7 @@ void engine_hear_bell(struct engine *engine, unsigned rank)
 {
 	struct peer *peer = &engine->peers[rank];
 
-	peer->heard_ms = engine_now_ms(engine);
+	engine_hear(engine, rank);
 	if (!peer->known && bell_is_known(engine->bell, rank)) {
 		peer->known = true;
 		if (engine->options.known)
@@ -112,11 +118,6 @@ void engine_hear_bell(struct engine *engine, unsigned rank)
 		engine_send_echo(engine, rank, MESSAGE_PING,
 				 peer->echo_ticket);
 	}
-}
-
-void engine_hear(struct engine *engine, unsigned rank)
-{
-	engine->peers[rank].heard_ms = engine_now_ms(engine);
 }
 
 void engine_hear_echo(struct engine *engine, unsigned rank, uint64_t ticket)
@@ -209,27 +210,22 @@ static void check_slots(struct engine *engine)
 	}
 }
 
-/* Has it been heard from since it was probed? */
 static void check_probe(struct engine *engine, unsigned rank)
 {
-	struct peer *peer = &engine->peers[rank];
+	uint64_t probe_ms = engine->peers[rank].probe_ms;
 
-	if (peer->probe_ms == 0)
+	if (probe_ms == 0)
 		return;
-	if (peer->heard_ms >= peer->probe_ms)
-		peer->probe_ms = 0;
-	else if (engine_now_ms(engine) >= peer->probe_ms + patience_ms(engine))
+	if (engine_now_ms(engine) >= probe_ms + patience_ms(engine))
 		engine_set_state(engine, rank, PEER_SUSPECT);
 	else
 		ping(engine, rank);
 }
 
-static void begin_probe(struct engine *engine)
+void engine_begin_probe(struct engine *engine)
 {
 	unsigned i;
 
-	if (!atomic_exchange(&engine->probe, false))
-		return;
 	for (i = 0; i < engine->count; i++)
 		if (engine_state(engine, i) == PEER_UP &&
 		    engine->peers[i].probe_ms == 0)
@@ -244,13 +240,11 @@ void engine_check_times(struct engine *engine)
 		return;
 	engine->checked_ms = engine_now_ms(engine);
 	check_slots(engine);
-	begin_probe(engine);
 	for (i = 0; i < engine->count; i++) {
 		enum peer_state state = engine_state(engine, i);
 
 		if (state == PEER_UP)
 			check_probe(engine, i);
-
 		if (state == PEER_SUSPECT)
 			ping(engine, i);
 		else if (state == PEER_UP && !bell_is_known(engine->bell, i))

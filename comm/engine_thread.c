@@ -419,16 +419,19 @@ static bool is_over(struct engine *engine)
 
 static bool do_round(struct engine *engine, bool look_at_bell)
 {
+	bool probe = atomic_exchange(&engine->probe, false);
 	bool busy = take_queued(engine), arrived = poll_transport(engine);
 
 	/* What was rung for has come. */
 	if (arrived)
 		engine->awaited = false;
 	busy |= arrived;
-	if (look_at_bell && poll_bell(engine)) {
+	if ((look_at_bell || probe) && poll_bell(engine)) {
 		busy = true;
 		engine->awaited = true;
 	}
+	if (probe)
+		engine_begin_probe(engine);
 	engine_check_times(engine);
 	return busy;
 }
