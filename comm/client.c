@@ -77,8 +77,14 @@ static struct engine_call make_list_call(const struct peer_list *list,
 	};
 }
 
+/* Whose folder is listed. */
+struct wanted {
+	uint32_t of;		/* PEERS_OWN, or a rank */
+	const char *path;
+};
+
 /* What is behind the first answer. */
-static void list_rest(struct client *c, const char *path,
+static void list_rest(struct client *c, const struct wanted *wanted,
 		      struct peer_list *list, char last[256])
 {
 	struct engine_call call;
@@ -86,7 +92,7 @@ static void list_rest(struct client *c, const char *path,
 	bool more = true;
 
 	while (more) {
-		list->error = wire_list(&wire, path, last);
+		list->error = wire_list(&wire, wanted->of, wanted->path, last);
 		call = make_list_call(list, &wire);
 		if (!list->error)
 			list->error = engine_begin(c->engine, &call, 1, false);
@@ -97,7 +103,7 @@ static void list_rest(struct client *c, const char *path,
 /* At most LIST_MAX of them. */
 enum { LIST_MAX = 16 };
 
-static void list_some(struct client *c, const char *path,
+static void list_some(struct client *c, const struct wanted *wanted,
 		      struct peer_list *lists, unsigned count)
 {
 	struct engine_call calls[LIST_MAX];
@@ -105,7 +111,7 @@ static void list_some(struct client *c, const char *path,
 	bool more[LIST_MAX];
 	struct wire wire;
 	unsigned i;
-	int error = wire_list(&wire, path, "");
+	int error = wire_list(&wire, wanted->of, wanted->path, "");
 
 	for (i = 0; i < count; i++)
 		calls[i] = make_list_call(&lists[i], &wire);
@@ -119,12 +125,13 @@ static void list_some(struct client *c, const char *path,
 	}
 	for (i = 0; i < count; i++)
 		if (more[i])
-			list_rest(c, path, &lists[i], last[i]);
+			list_rest(c, wanted, &lists[i], last[i]);
 }
 
-static void peer_list(struct peers *peers, const char *path,
+static void peer_list(struct peers *peers, uint32_t of, const char *path,
 		      struct peer_list *lists, unsigned count)
 {
+	const struct wanted wanted = { of, path };
 	struct client *c = from_peers(peers);
 	int error = peers->wait_ready(peers);
 	unsigned i, some;
@@ -133,7 +140,7 @@ static void peer_list(struct peers *peers, const char *path,
 		lists[i].error = error;
 	for (i = 0; i < count && !error; i += some) {
 		some = count - i < LIST_MAX ? count - i : LIST_MAX;
-		list_some(c, path, lists + i, some);
+		list_some(c, &wanted, lists + i, some);
 	}
 }
 
@@ -277,8 +284,10 @@ static int fetch_catalog(struct client *c, unsigned rank,
 {
 	struct catalog_part part = *wanted;
 	uint64_t total = 0, first = 0;
+	struct fault fault;
 	int error;
 
+	blob->size = 0;
 	do {
 		part.offset = blob->size;
 		error = fetch_part(c, rank, &part, blob, &total);
@@ -287,6 +296,35 @@ static int fetch_catalog(struct client *c, unsigned rank,
 		if (!error && (total != first || blob->size > total))
 			error = -EPROTO;
 	} while (!error && blob->size < total);
+	return error ? error : catalog_check(blob->data, blob->size, &fault);
+}
+
+/* From the ranks above in the tree. */
+static int fetch_above(struct client *c, const struct catalog_part *part,
+		       struct array *blob)
+{
+	unsigned builder = builder_of(c), parent;
+	int error;
+
+	if (builder == c->peers.rank)
+		return -EAGAIN;
+	parent = parent_of(c, builder);
+	error = fetch_catalog(c, parent, part, blob);
+	if (error && parent != builder)
+		error = fetch_catalog(c, builder, part, blob);
+	return error;
+}
+
+/* From the lowest rank that has it. */
+static int fetch_kept(struct client *c, const struct catalog_part *part,
+		      struct array *blob)
+{
+	int error = -ESTALE;
+	unsigned i;
+
+	for (i = 0; i < c->peers.count && error; i++)
+		if (engine_state(c->engine, i) == PEER_UP)
+			error = fetch_catalog(c, i, part, blob);
 	return error;
 }
 
@@ -295,23 +333,12 @@ static int peer_catalog(struct peers *peers, const struct catalog_part *part,
 {
 	struct client *c = from_peers(peers);
 	struct array blob = { .data = NULL };
-	unsigned builder, parent;
-	struct fault fault;
 	int error = peers->wait_ready(peers);
 
 	if (error)
 		return error;
-	builder = builder_of(c);
-	if (builder == peers->rank)
-		return -EAGAIN;
-	parent = parent_of(c, builder);
-	error = fetch_catalog(c, parent, part, &blob);
-	if (error && parent != builder) {
-		blob.size = 0;
-		error = fetch_catalog(c, builder, part, &blob);
-	}
-	if (!error)
-		error = catalog_check(blob.data, blob.size, &fault);
+	error = part->kept ? fetch_kept(c, part, &blob) :
+			     fetch_above(c, part, &blob);
 	if (error)
 		array_finish(&blob);
 	else

@@ -19,9 +19,9 @@ struct work {
 
 static int serve_list(struct work *w)
 {
-	return w->handlers->list(w->handlers->context, w->wire->path,
-				 w->wire->after, w->room, LIMIT_READ_SIZE,
-				 &w->size);
+	return w->handlers->list(w->handlers->context, w->wire->of,
+				 w->wire->path, w->wire->after, w->room,
+				 LIMIT_READ_SIZE, &w->size);
 }
 
 static int serve_status(struct work *w)

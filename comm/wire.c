@@ -11,7 +11,7 @@ struct file_head {
 };
 
 struct catalog_head {
-	uint64_t signature, offset;
+	uint64_t signature, offset, kept;
 };
 
 struct pieces_head {
@@ -55,9 +55,10 @@ int wire_path(struct wire *wire, const char *path)
 	return put_head(wire, "", 0, path);
 }
 
-int wire_list(struct wire *wire, const char *path, const char *after)
+int wire_list(struct wire *wire, uint32_t of, const char *path,
+	      const char *after)
 {
-	int error = wire_path(wire, path);
+	int error = put_head(wire, &of, sizeof(of), path);
 
 	return error ? error : put_text(wire, after);
 }
@@ -74,7 +75,9 @@ int wire_file(struct wire *wire, const struct file_range *range)
 
 int wire_catalog(struct wire *wire, const struct catalog_part *part)
 {
-	const struct catalog_head head = { part->signature, part->offset };
+	const struct catalog_head head = {
+		part->signature, part->offset, part->kept,
+	};
 
 	return put_head(wire, &head, sizeof(head), part->path);
 }
@@ -180,11 +183,12 @@ static bool get_catalog(struct reader *reader, struct wire_request *request)
 {
 	struct catalog_head head;
 
-	if (!get(reader, &head, sizeof(head)) || !get_path(reader, request))
+	if (!get(reader, &head, sizeof(head)) || !get_path(reader, request) ||
+	    head.kept > 1)
 		return false;
 	request->part = (struct catalog_part){
 		.path = request->path, .signature = head.signature,
-		.offset = head.offset,
+		.offset = head.offset, .kept = head.kept,
 	};
 	return true;
 }
@@ -241,7 +245,8 @@ int wire_read(enum message_service service, const void *data, size_t size,
 
 	switch (service) {
 	case SERVICE_LIST:
-		good = get_path(&reader, ret) &&
+		good = get(&reader, &ret->of, sizeof(ret->of)) &&
+		       get_path(&reader, ret) &&
 		       get_text(&reader, ret->after, sizeof(ret->after));
 		break;
 	case SERVICE_STATUS:

@@ -19,6 +19,7 @@ struct wire {
 
 /* Of one request, read. */
 struct wire_request {
+	uint32_t of;			/* of SERVICE_LIST */
 	char path[LIMIT_PATH_SIZE + 1], after[256];
 	struct file_range file;		/* its path is `path` */
 	struct catalog_part part;	/* likewise */
@@ -31,7 +32,8 @@ struct wire_request {
 
 /* Each writes a payload; 0, or -ENAMETOOLONG. */
 int wire_path(struct wire *wire, const char *path);
-int wire_list(struct wire *wire, const char *path, const char *after);
+int wire_list(struct wire *wire, uint32_t of, const char *path,
+	      const char *after);
 int wire_file(struct wire *wire, const struct file_range *range);
 int wire_catalog(struct wire *wire, const struct catalog_part *part);
 int wire_learn(struct wire *wire, const char *path, const uint64_t hash[2]);

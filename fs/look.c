@@ -85,12 +85,16 @@ static void log_root(const struct namespace *ns, const struct folder *folder,
 			 here(folder->path), ns->hf_root);
 }
 
-/* Of the store's own, or of the union if there is one. */
+/* Of the store's own, or of the union if there is one; @live, if it is not
+ * NULL, is what was there. */
 static int try_to_open(const struct namespace *ns, const struct folder *folder,
-		       int fd, struct checkpoint **checkpoint,
+		       const struct live *live, int fd,
+		       struct checkpoint **checkpoint,
 		       struct checkpoint_report *report)
 {
-	struct checkpoint_options options = { .cache = ns->cache };
+	struct checkpoint_options options = {
+		.cache = ns->cache, .before = live ? live->checkpoint : NULL,
+	};
 
 	return ns->merger ?
 	       checkpoint_open_spread(ns->merger, ns->peers, folder->path,
@@ -100,7 +104,8 @@ static int try_to_open(const struct namespace *ns, const struct folder *folder,
 
 /* The checkpoint that is in @fd now, if it is one that can be read. */
 static struct checkpoint *open_checkpoint(const struct namespace *ns,
-					  struct folder *folder, int fd)
+					  struct folder *folder,
+					  const struct live *live, int fd)
 {
 	struct checkpoint_report *report = malloc(sizeof(*report));
 	struct checkpoint *checkpoint = NULL;
@@ -112,7 +117,7 @@ static struct checkpoint *open_checkpoint(const struct namespace *ns,
 	if (!report || signature == 0 || signature == folder->refused)
 		goto free_report;
 	for (tries = 0; tries < 3 && error == -ESTALE; tries++)
-		error = try_to_open(ns, folder, fd, &checkpoint, report);
+		error = try_to_open(ns, folder, live, fd, &checkpoint, report);
 	folder->refused = 0;
 	/* Gone, or still changing: the next look will see. What another rank
 	 * has refused, or does not tell, is said over there. */
@@ -177,7 +182,7 @@ static struct live *look_locked(struct namespace *ns, struct folder *folder)
 			 fd >= 0 && is_current(live, fd))
 		goto put_live;
 	if (fd >= 0 || ns->merger)
-		checkpoint = open_checkpoint(ns, folder, fd);
+		checkpoint = open_checkpoint(ns, folder, live, fd);
 	/* What could not be had just now is not gone. */
 	if (ns->merger && !checkpoint && live &&
 	    checkpoint_spread_signature(ns->merger, folder->path, false) ==

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A rank answers for its own store only, never for what it would have to ask
- * others for: no two ranks wait for each other. The one exception is a
- * catalog, which comes from the ranks above in the tree.
+ * others for: no two ranks wait for each other. Exceptions are a catalog,
+ * which comes from the ranks above in the tree, and what it remembers of a
+ * rank that does not answer.
  */
 #include "fs/serve.h"
 
@@ -17,14 +18,16 @@
 
 /* ---- stored files -------------------------------------------------------- */
 
-static int serve_list(void *context, const char *path, const char *after,
-		      void *buffer, size_t size, size_t *ret_size)
+static int serve_list(void *context, uint32_t of, const char *path,
+		      const char *after, void *buffer, size_t size,
+		      size_t *ret_size)
 {
 	struct namespace *ns = context;
 	struct array list = { .data = NULL };
 	size_t after_size = strlen(after), position = 0, begin = 0, end = 0;
 	struct stored stored;
-	int error = store_list(ns->root, path, &list);
+	int error = of == PEERS_OWN ? store_list(ns->root, path, &list) :
+		    merger_recall(ns->merger, path, of, &list);
 
 	while (!error && stored_entry_next(list.data, list.size, &position,
 					   &stored)) {
@@ -225,7 +228,8 @@ static int serve_catalog(void *context, const struct catalog_part *part,
 
 	if (!folder)
 		return -ENOMEM;
-	live = find_live(ns, folder, part->signature);
+	live = part->kept ? nodes_live(&ns->nodes, folder) :
+			    find_live(ns, folder, part->signature);
 	if (has_signature(live, part->signature)) {
 		*ret_total = live->checkpoint->catalog->size;
 		error = copy_part(live->checkpoint->catalog, part->offset,

@@ -229,17 +229,39 @@ int checkpoint_open(int folder, const struct checkpoint_options *options,
 	return 0;
 }
 
-/* The builder makes the catalog, and all others ask for it. */
-static int find_catalog(struct checkpoint *c, struct checkpoint_report *report)
+static int copy_catalog(const struct checkpoint *from, struct checkpoint *c)
+{
+	c->catalog = malloc(from->catalog->size);
+	if (!c->catalog)
+		return -ENOMEM;
+	memcpy(c->catalog, from->catalog, from->catalog->size);
+	return 0;
+}
+
+/* The builder makes the catalog, and all others ask for it. Where a marker
+ * cannot be read, since its rank does not answer, somebody may still have what
+ * was made from it. */
+static int find_catalog(struct checkpoint *c, const struct checkpoint *before,
+			struct checkpoint_report *report)
 {
 	struct peers *peers = c->spread->peers;
-	const struct catalog_part part = {
+	struct catalog_part part = {
 		.path = c->spread->path, .signature = c->spread->signature,
 	};
+	int error;
 
-	if (peers->is_builder(peers))
-		return loader_make_catalog(c, report);
-	return peers->catalog(peers, &part, &c->catalog);
+	if (before && before->spread->signature == part.signature)
+		return copy_catalog(before, c);
+	if (!peers->is_builder(peers))
+		return peers->catalog(peers, &part, &c->catalog);
+	error = loader_make_catalog(c, report);
+	if (error != -EIO)
+		return error;
+	part.kept = true;
+	if (peers->catalog(peers, &part, &c->catalog))
+		return error;
+	memset(report, 0, sizeof(*report));
+	return 0;
 }
 
 static int open_spread(struct checkpoint *c,
@@ -247,7 +269,7 @@ static int open_spread(struct checkpoint *c,
 		       struct checkpoint_report *report)
 {
 	bool builder = c->spread->peers->is_builder(c->spread->peers);
-	int error = find_catalog(c, report);
+	int error = find_catalog(c, options->before, report);
 
 	if (!error)
 		error = pin_files(c, report);

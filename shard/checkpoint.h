@@ -42,6 +42,9 @@ struct checkpoint_options {
 	struct decoded_cache *cache;	/* borrowed; outlives the checkpoint */
 	const char *file;		/* the one safetensors file that counts;
 					 * NULL: what is in the folder */
+	const struct checkpoint *before; /* borrowed; what was there, or NULL:
+				 * a spread one with the same markers has the
+				 * same catalog */
 };
 
 /* A number that changes with the markers in @folder; 0: there is none. */

@@ -293,6 +293,40 @@ static int take(struct merged *merged, const struct merged *before,
 			    before->lists[rank].size);
 }
 
+/* What rank @rank had, which does not answer: as the lowest remembers it that
+ * does. */
+static int recall(struct merger *merger, struct merged *merged, unsigned rank)
+{
+	struct peers *peers = merger->peers;
+	struct peer_list *lists = calloc(peers->count, sizeof(*lists));
+	struct array *outs = calloc(peers->count, sizeof(*outs));
+	unsigned count = 0, i;
+	int error = lists && outs ? 0 : -ENOMEM;
+
+	for (i = 0; i < peers->count && !error; i++)
+		if (i != peers->rank && i != rank)
+			lists[count++] = (struct peer_list){
+				.rank = i, .out = &outs[i],
+				.timeout_ms = IMPATIENT_MS,
+			};
+	if (count > 0)
+		peers->list(peers, rank, merged->path, lists, count);
+	for (i = 0; i < count && lists[i].error; i++)
+		;
+	if (i < count) {
+		array_finish(&merged->lists[rank]);
+		merged->lists[rank] = *lists[i].out;
+		*lists[i].out = (struct array){ .data = NULL };
+		merged->known[rank] = true;
+		merged->found |= merged->lists[rank].size > 0;
+	}
+	for (i = 0; outs && i < peers->count; i++)
+		array_finish(&outs[i]);
+	free(outs);
+	free(lists);
+	return error;
+}
+
 /* Ask all ranks: those elsewhere at once, those here by looking. */
 static int ask(struct merger *merger, struct merged *merged,
 	       const struct merged *before)
@@ -312,7 +346,7 @@ static int ask(struct merger *merger, struct merged *merged,
 					      IMPATIENT_MS : 0,
 			};
 	if (count > 0)
-		peers->list(peers, merged->path, lists, count);
+		peers->list(peers, PEERS_OWN, merged->path, lists, count);
 	for (i = 0; i < count && !error; i++)
 		error = take(merged, before, lists[i].rank, lists[i].error);
 	for (i = 0; i < peers->count && !error; i++)
@@ -321,6 +355,9 @@ static int ask(struct merger *merger, struct merged *merged,
 				     store_list(peers->stores[i],
 						merged->path,
 						&merged->lists[i]));
+	for (i = 0; i < peers->count && !error; i++)
+		if (!merged->known[i])
+			error = recall(merger, merged, i);
 	free(lists);
 	return error;
 }
@@ -420,6 +457,27 @@ static struct merged *get_merged(struct merger *merger, struct cached *cached)
 		atomic_fetch_add(&merged->references, 1);
 	pthread_mutex_unlock(&merger->lock);
 	return merged;
+}
+
+int merger_recall(struct merger *merger, const char *path, unsigned rank,
+		  struct array *out)
+{
+	struct cached key = { .path = (char *)path }, **found;
+	struct merged *merged = NULL;
+	int error = -ENODATA;
+
+	pthread_mutex_lock(&merger->lock);
+	found = tfind(&key, &merger->cache, compare_cached);
+	if (found)
+		merged = (*found)->merged;
+	if (merged)
+		atomic_fetch_add(&merged->references, 1);
+	pthread_mutex_unlock(&merger->lock);
+	if (merged && rank < merged->ranks && merged->known[rank])
+		error = array_append(out, merged->lists[rank].data,
+				     merged->lists[rank].size);
+	merged_put(merged);
+	return error;
 }
 
 static int refresh_locked(struct merger *merger, struct cached *cached,

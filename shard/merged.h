@@ -3,7 +3,7 @@
  * The union: what all ranks have in one folder, as one. A path that several
  * ranks have is one file if size and content agree; else the lowest rank
  * wins, which is said. Of a rank that does not answer, what it had at the
- * last look counts.
+ * last look counts, or at that of another rank.
  *
  * A merged folder is immutable and reference counted; a merger keeps the last
  * of each path, for a second. Thread safe.
@@ -51,6 +51,10 @@ void merger_destroy(struct merger *merger);
  * one that nobody has; -errno. The caller puts it. */
 int merger_get(struct merger *merger, const char *path, bool fresh,
 	       struct merged **ret_merged);
+/* What rank @rank had in the folder @path at the last look, appended to @out;
+ * never blocks. -ENODATA: it is not remembered. -ENOMEM. */
+int merger_recall(struct merger *merger, const char *path, unsigned rank,
+		  struct array *out);
 /* NULL is fine. */
 void merged_put(struct merged *merged);
 

@@ -38,6 +38,7 @@ struct catalog_part {
 	const char *path;	/* of the checkpoint's folder */
 	uint64_t signature;	/* of what the catalog was made from */
 	uint64_t offset;	/* bytes */
+	bool kept;		/* only if it is there: nobody is asked */
 };
 
 /* A checkpoint, for ranks that know it. Two steps of one run have the same
@@ -85,13 +86,18 @@ struct peer_info {
 	bool direct;		/* its store can be opened from here */
 };
 
+/* A list is of the store of each who is asked, or of this rank's, which does
+ * not answer, as they remember it. */
+#define PEERS_OWN UINT32_MAX
+
 /* One rank's answer. */
 struct peer_list {
 	unsigned rank;
 	unsigned timeout_ms;	/* how long at most; 0: as long as the rank
 				 * answers pings */
 	struct array *out;	/* gets lines of struct stored_entry, sorted */
-	int error;		/* 0; -ENOENT, -ENOTDIR: no such folder */
+	int error;		/* 0; -ENOENT, -ENOTDIR: no such folder;
+				 * -ENODATA: not remembered */
 };
 
 struct peer_files;
@@ -110,9 +116,10 @@ struct peers {
 	/* Find out, in the background, whether all are still there. */
 	void (*probe)(struct peers *peers);
 
-	/* What each of @count ranks has in the folder @path: all are asked at
-	 * once. Each has its own error. */
-	void (*list)(struct peers *peers, const char *path,
+	/* What each of @count ranks has in the folder @path, or what it
+	 * remembers that rank @of had: all are asked at once. Each has its
+	 * own error. */
+	void (*list)(struct peers *peers, uint32_t of, const char *path,
 		     struct peer_list *lists, unsigned count);
 	/* One file or folder, itself: one struct stored_entry. -ENOENT. */
 	int (*status)(struct peers *peers, unsigned rank, const char *path,
@@ -126,8 +133,9 @@ struct peers {
 		    size_t *ret_size);
 	/*
 	 * The catalog with @part->signature, which is checked, from the ranks
-	 * above this one in the binomial tree; the caller frees it. -ESTALE:
-	 * no such one there (yet); -errno.
+	 * above this one in the binomial tree; or, if @part->kept, from any
+	 * that has it. The caller frees it. -ESTALE: no such one there (yet);
+	 * -errno.
 	 */
 	int (*catalog)(struct peers *peers, const struct catalog_part *part,
 		       struct catalog **ret_catalog);
@@ -159,9 +167,11 @@ struct peer_files {
 struct peer_handlers {
 	void *context;
 	/* Entries behind the name @after, sorted; "": from the start. At most
-	 * @size bytes of whole entries to @buffer. */
-	int (*list)(void *context, const char *path, const char *after,
-		    void *buffer, size_t size, size_t *ret_size);
+	 * @size bytes of whole entries to @buffer. @of: PEERS_OWN, or a rank
+	 * whose store is remembered; -ENODATA if it is not. */
+	int (*list)(void *context, uint32_t of, const char *path,
+		    const char *after, void *buffer, size_t size,
+		    size_t *ret_size);
 	int (*status)(void *context, const char *path, struct array *out);
 	int (*digest)(void *context, const struct file_range *range,
 		      uint64_t ret_hash[2]);

@@ -53,7 +53,9 @@ static int serve_catalog(void *context, const struct catalog_part *part,
 	if (part->signature != SIGNATURE || strcmp(part->path, "folder") != 0)
 		return -ESTALE;
 	pthread_mutex_lock(&served[rank].lock);
-	if (!error && !catalogs[rank])
+	if (!error && !catalogs[rank] && part->kept)
+		error = -ESTALE;
+	else if (!error && !catalogs[rank])
 		error = peers->catalog(peers, part, &catalogs[rank]);
 	pthread_mutex_unlock(&served[rank].lock);
 	if (error)
@@ -136,7 +138,9 @@ static void start_tree(void)
 
 static int fetch(unsigned rank, struct catalog **ret_catalog)
 {
-	const struct catalog_part part = { "folder", SIGNATURE, 0 };
+	const struct catalog_part part = {
+		.path = "folder", .signature = SIGNATURE,
+	};
 
 	*ret_catalog = NULL;
 	return peers_of(rank)->catalog(peers_of(rank), &part, ret_catalog);
@@ -253,6 +257,32 @@ static void a_parent_that_refuses(void **state)
 	stop();
 }
 
+/* The builder cannot read the markers: who has it already? */
+static void from_who_has_it(void **state)
+{
+	const struct catalog_part part = {
+		.path = "folder", .signature = SIGNATURE, .kept = true,
+	};
+	struct peers *peers;
+	struct catalog *catalog = NULL;
+
+	(void)state;
+	start_tree();
+	peers = peers_of(0);
+	/* This one's own is not asked for. */
+	assert_int_equal(peers->catalog(peers, &part, &catalog), -ESTALE);
+	assert_null(catalog);
+	assert_int_equal(find_asked(), 0xfe);
+	catalogs[4] = catalogs[6] = original;
+	leave(3);
+	find_asked();
+	assert_int_equal(peers->catalog(peers, &part, &catalog), 0);
+	assert_memory_equal(catalog, original, original->size);
+	assert_int_equal(find_asked(), 1 << 1 | 1 << 2 | 1 << 4);
+	free(catalog);
+	stop();
+}
+
 /* Rank 0 says that all has @total bytes, and gives @size of them. */
 static void check_answer(const void *bytes, size_t size, uint64_t total)
 {
@@ -318,13 +348,16 @@ static void catalogs_of_liars(void **state)
 static struct array listed;		/* whole */
 static bool repeats;			/* as if nothing came before */
 
-static int serve_list(void *context, const char *path, const char *after,
-		      void *buffer, size_t size, size_t *ret_size)
+static int serve_list(void *context, uint32_t of, const char *path,
+		      const char *after, void *buffer, size_t size,
+		      size_t *ret_size)
 {
 	size_t position = 0, begin = 0, end;
 	struct stored stored;
 
 	(void)context;
+	if (of != PEERS_OWN)
+		return -ENODATA;
 	if (strcmp(path, "missing") == 0)
 		return -ENOENT;
 	while (!repeats && stored_entry_next(listed.data, listed.size,
@@ -378,7 +411,8 @@ static int get_list(const char *path, struct array *out)
 	struct peer_list list = { .rank = 0, .timeout_ms = 5000, .out = out };
 
 	*out = (struct array){ .data = NULL };
-	peers_of(1)->list(peers_of(1), path, &list, 1);
+	peers_of(1)->list(peers_of(1), PEERS_OWN, path,
+			  &list, 1);
 	return list.error;
 }
 
@@ -554,6 +588,7 @@ int main(void)
 		cmocka_unit_test(a_parent_that_is_gone),
 		cmocka_unit_test(a_builder_that_is_gone),
 		cmocka_unit_test(a_parent_that_refuses),
+		cmocka_unit_test(from_who_has_it),
 		cmocka_unit_test(catalogs_of_liars),
 		cmocka_unit_test(lists_of_any_length),
 		cmocka_unit_test(lists_of_liars),

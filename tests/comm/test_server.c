@@ -26,9 +26,10 @@ static int fill(void *buffer, size_t *ret_size)
 	return answer_error;
 }
 
-static int list(void *context, const char *path, const char *after,
-		void *buffer, size_t size, size_t *ret_size)
+static int list(void *context, uint32_t of, const char *path,
+		const char *after, void *buffer, size_t size, size_t *ret_size)
 {
+	assert_int_equal(of, 3);
 	assert_ptr_equal(context, &handled);
 	assert_string_equal(path, "a/b");
 	assert_string_equal(after, "name");
@@ -237,7 +238,7 @@ static void lists(void **state)
 	struct wire wire;
 
 	(void)state;
-	assert_int_equal(wire_list(&wire, "a/b", "name"), 0);
+	assert_int_equal(wire_list(&wire, 3, "a/b", "name"), 0);
 	check_service(SERVICE_LIST, &wire, 0, LIMIT_READ_SIZE);
 }
 
@@ -284,7 +285,9 @@ static void files(void **state)
 
 static void catalogs(void **state)
 {
-	const struct catalog_part part = { "a/b", 5, 6 };
+	const struct catalog_part part = {
+		.path = "a/b", .signature = 5, .offset = 6,
+	};
 	struct engine_call call;
 	uint64_t total;
 	struct wire wire;

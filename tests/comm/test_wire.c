@@ -68,12 +68,14 @@ static void paths(void **state)
 static void lists(void **state)
 {
 	(void)state;
-	assert_int_equal(wire_list(&wire, "a/b", ""), 0);
+	assert_int_equal(wire_list(&wire, PEERS_OWN, "a/b", ""), 0);
 	check_whole(SERVICE_LIST);
 	assert_string_equal(got.path, "a/b");
 	assert_string_equal(got.after, "");
-	assert_int_equal(wire_list(&wire, "", "file"), 0);
+	assert_int_equal(got.of, PEERS_OWN);
+	assert_int_equal(wire_list(&wire, 7, "", "file"), 0);
 	check_whole(SERVICE_LIST);
+	assert_int_equal(got.of, 7);
 	assert_string_equal(got.after, "file");
 }
 
@@ -98,7 +100,7 @@ static void files(void **state)
 
 static void catalogs(void **state)
 {
-	const struct catalog_part part = { "x", UINT64_MAX, 1 };
+	const struct catalog_part part = { "x", UINT64_MAX, 1, true };
 	const uint64_t hash[2] = { 5, UINT64_MAX };
 
 	(void)state;
@@ -107,6 +109,7 @@ static void catalogs(void **state)
 	assert_string_equal(got.part.path, "x");
 	assert_int_equal(got.part.signature, UINT64_MAX);
 	assert_int_equal(got.part.offset, 1);
+	assert_true(got.part.kept);
 	assert_int_equal(wire_learn(&wire, "y", hash), 0);
 	check_whole(SERVICE_LEARN);
 	assert_string_equal(got.path, "y");
@@ -204,10 +207,10 @@ static void longest_paths(void **state)
 	path[LIMIT_PATH_SIZE + 1] = 'x';
 	path[sizeof(path) - 1] = '\0';
 	assert_int_equal(wire_path(&wire, path), -ENAMETOOLONG);
-	assert_int_equal(wire_list(&wire, "", path), -ENAMETOOLONG);
+	assert_int_equal(wire_list(&wire, PEERS_OWN, "", path), -ENAMETOOLONG);
 	path[MESSAGE_PAYLOAD_MAX - 1] = '\0';
 	assert_int_equal(wire_path(&wire, path), 0);
-	assert_int_equal(wire_list(&wire, path, ""), -ENAMETOOLONG);
+	assert_int_equal(wire_list(&wire, PEERS_OWN, path, ""), -ENAMETOOLONG);
 	assert_int_equal(wire_file(&wire, &(struct file_range){
 				   .path = path, .pin = range.pin }),
 			 -ENAMETOOLONG);
@@ -232,7 +235,7 @@ static void bad_paths(void **state)
 
 		assert_int_equal(wire_path(&wire, bad[i]), 0);
 		assert_int_equal(read_wire(SERVICE_STATUS), -EPROTO);
-		assert_int_equal(wire_list(&wire, bad[i], ""), 0);
+		assert_int_equal(wire_list(&wire, PEERS_OWN, bad[i], ""), 0);
 		assert_int_equal(read_wire(SERVICE_LIST), -EPROTO);
 		assert_int_equal(wire_file(&wire, &range), 0);
 		assert_int_equal(read_wire(SERVICE_FILE), -EPROTO);
@@ -247,10 +250,10 @@ static void bad_paths(void **state)
 	assert_int_equal(wire_path(&wire, name), 0);
 	assert_int_equal(read_wire(SERVICE_STATUS), -EPROTO);
 	/* Nor is one of 256 bytes a name to go on behind. */
-	assert_int_equal(wire_list(&wire, "", name), 0);
+	assert_int_equal(wire_list(&wire, PEERS_OWN, "", name), 0);
 	assert_int_equal(read_wire(SERVICE_LIST), -EPROTO);
 	name[255] = '\0';
-	assert_int_equal(wire_list(&wire, name, name), 0);
+	assert_int_equal(wire_list(&wire, PEERS_OWN, name, name), 0);
 	assert_int_equal(read_wire(SERVICE_LIST), 0);
 }
 

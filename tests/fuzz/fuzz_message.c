@@ -35,10 +35,12 @@ static void check_path(const char *path)
 	      !strstr(around, "/../"));
 }
 
-static int handle_list(void *context, const char *path, const char *after,
-		       void *buffer, size_t size, size_t *ret_size)
+static int handle_list(void *context, uint32_t of, const char *path,
+		       const char *after, void *buffer, size_t size,
+		       size_t *ret_size)
 {
 	(void)context;
+	(void)of;
 	check_path(path);
 	CHECK(strlen(after) <= 255 && size <= ENGINE_BULK_MAX);
 	memset(buffer, 'l', size);

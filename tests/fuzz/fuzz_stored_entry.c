@@ -24,7 +24,7 @@ static int wait_ready(struct peers *peers)
 	return 0;
 }
 
-static void list(struct peers *peers, const char *path,
+static void list(struct peers *peers, uint32_t of, const char *path,
 		 struct peer_list *lists, unsigned count)
 {
 	const struct sent *sent = (const struct sent *)peers;
@@ -34,7 +34,8 @@ static void list(struct peers *peers, const char *path,
 
 	(void)path;
 	for (i = 0; i < count; i++)
-		lists[i].error = lists[i].rank == 0 ?
+		lists[i].error = of != PEERS_OWN ? -ENODATA :
+			lists[i].rank == 0 ?
 			stored_entry_append(lists[i].out, ".metadata",
 					    &status, NULL, 0) :
 			array_append(lists[i].out, sent->data, sent->size);

@@ -29,7 +29,8 @@ static struct {
 	unsigned count;
 	int error;		/* of lists */
 	int digest_error;
-	atomic_uint lists, digests, timeout_ms;
+	bool remembers;		/* what others have */
+	atomic_uint lists, digests, timeout_ms, recalls;
 } fakes[RANKS];
 
 static struct peers peers;
@@ -77,16 +78,31 @@ static int list_one(unsigned rank, unsigned timeout_ms, struct array *out)
 	return fakes[rank].error;
 }
 
-static void list(struct peers *p, const char *path, struct peer_list *lists,
-		 unsigned count)
+/* What @fakes[rank] remembers of rank @of: a file of its own number. */
+static int recall_one(unsigned rank, unsigned of, struct array *out)
+{
+	const struct file file = { .name = "remembered",
+				   .mode = S_IFREG | 0644, .size = rank };
+	const struct stat status = status_of(of, &file);
+
+	fakes[rank].recalls++;
+	if (!fakes[rank].remembers)
+		return -ENODATA;
+	return stored_entry_append(out, file.name, &status, "", 0);
+}
+
+static void list(struct peers *p, uint32_t of, const char *path,
+		 struct peer_list *lists, unsigned count)
 {
 	unsigned i;
 
 	(void)p;
 	(void)path;
 	for (i = 0; i < count; i++)
-		lists[i].error = list_one(lists[i].rank, lists[i].timeout_ms,
-					  lists[i].out);
+		lists[i].error = of == PEERS_OWN ?
+			list_one(lists[i].rank, lists[i].timeout_ms,
+				 lists[i].out) :
+			recall_one(lists[i].rank, of, lists[i].out);
 }
 
 static int digest(struct peers *p, unsigned rank,
@@ -363,6 +379,56 @@ static void who_never_answered(void **state)
 	assert_int_equal(merged->count, 2);
 }
 
+/* Somebody else has looked before: the lowest of them counts. */
+static void what_others_remember(void **state)
+{
+	const struct merged_entry *entry;
+
+	(void)state;
+	has(0, "a", S_IFREG, 10, 1);
+	fakes[1].error = -EIO;
+	fakes[2].remembers = true;
+	fakes[RANKS - 1].remembers = true;
+	look();
+	entry = check("remembered", 1, 1);
+	assert_int_equal(entry->stored.pin.size, 2);
+	assert_int_equal(entry->stored.pin.device, 11);
+	assert_true(merged->known[1]);
+	/* From then on it is known, until its rank says something else. */
+	fakes[2].recalls = 0;
+	look();
+	check("remembered", 1, 1);
+	assert_int_equal(fakes[2].recalls, 0);
+	fakes[1].error = 0;
+	look();
+	assert_int_equal(merged->count, 1);
+}
+
+/* And what this one remembers. */
+static void asked_for_what_it_remembers(void **state)
+{
+	struct array out = { .data = NULL };
+	struct stored stored;
+	size_t position = 0;
+
+	(void)state;
+	has(1, "a", S_IFREG, 10, 1);
+	assert_int_equal(merger_recall(merger, "folder", 1, &out), -ENODATA);
+	fakes[0].error = -EIO;
+	look();
+	assert_int_equal(merger_recall(merger, "folder", 0, &out), -ENODATA);
+	assert_int_equal(merger_recall(merger, "other", 1, &out), -ENODATA);
+	assert_int_equal(merger_recall(merger, "folder", RANKS, &out),
+			 -ENODATA);
+	assert_int_equal(merger_recall(merger, "folder", 2, &out), 0);
+	assert_int_equal(out.size, 0);
+	assert_int_equal(merger_recall(merger, "folder", 1, &out), 0);
+	assert_true(stored_entry_next(out.data, out.size, &position, &stored));
+	assert_int_equal(position, out.size);
+	assert_memory_equal(stored.name, "a", 1);
+	array_finish(&out);
+}
+
 static void this_rank_is_ending(void **state)
 {
 	(void)state;
@@ -539,6 +605,8 @@ int main(void)
 		TEST(links),
 		TEST(what_it_had_at_the_last_look),
 		TEST(who_never_answered),
+		TEST(what_others_remember),
+		TEST(asked_for_what_it_remembers),
 		TEST(this_rank_is_ending),
 		TEST(a_digest_that_does_not_come),
 		TEST(the_own_copy),

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static int no_list(void *context, const char *path, const char *after,
-		   void *buffer, size_t size, size_t *ret_size)
+static int no_list(void *context, uint32_t of, const char *path,
+		   const char *after, void *buffer, size_t size,
+		   size_t *ret_size)
 {
 	(void)context;
+	(void)of;
 	(void)path;
 	(void)after;
 	(void)buffer;
