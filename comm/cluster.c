@@ -9,7 +9,6 @@
 #include "comm/cluster.h"
 
 #include "comm/client.h"
-#include "comm/meet.h"
 #include "comm/transport_mpi.h"
 
 #include <dlfcn.h>
@@ -21,15 +20,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long MPI may take to end. */
-enum { FINISH_S = 3 };
+/* How long MPI may take to end: where a rank is lost it never does. */
+enum { FINISH_MS = 3000, FINISH_LOST_MS = 600 };
 
 enum state { STARTING, RUNNING, FAILED, STOPPED };
 
 struct cluster {
 	struct client client;		/* has the peers */
-	struct cluster_options options;	/* const; its strings are owned */
-	char *store, *settings;
+	struct cluster_options options;	/* const; its strings are gone */
+	struct hello mine;		/* const but for its bell */
 	pthread_t thread;
 	bool started;			/* there is a thread */
 	bool differ;			/* the ranks do; the thread's */
@@ -95,16 +94,16 @@ static int load_transport(struct transport **ret_transport, char *trouble)
 }
 
 /* What the others are; opens the stores of those on this host. */
-static int look_at_others(struct cluster *c, const struct hello *mine)
+static int look_at_others(struct cluster *c)
 {
 	struct peers *peers = &c->client.peers;
 	unsigned i;
 
 	for (i = 0; i < peers->count; i++)
 		if (i == peers->rank)
-			peers->stores[i] = c->options.store_fd;
+			peers->stores[i] = c->options.mine.store_fd;
 		else if (!c->options.force_mpi)
-			peers->stores[i] = meet_open_store(mine,
+			peers->stores[i] = meet_open_store(&c->mine,
 							   &c->hellos[i]);
 	return 0;
 }
@@ -151,7 +150,7 @@ static int connect_bell(struct cluster *c, struct bell *bell)
 }
 
 static int meet_all(struct cluster *c, struct transport *transport,
-		    struct bell *bell, struct hello *mine, char *trouble)
+		    struct bell *bell, char *trouble)
 {
 	struct engine_options options = {
 		.transport = transport, .bell = bell,
@@ -168,10 +167,10 @@ static int meet_all(struct cluster *c, struct transport *transport,
 			 c->client.peers.rank, c->client.peers.count);
 		return -EPROTO;
 	}
-	error = meet(transport, mine, c->hellos, trouble);
+	error = meet(transport, &c->mine, c->hellos, trouble);
 	c->differ = error == -EPROTO;
 	if (!error)
-		error = look_at_others(c, mine);
+		error = look_at_others(c);
 	if (!error)
 		error = connect_bell(c, bell);
 	if (!error)
@@ -183,22 +182,17 @@ static int start(struct cluster *c, char *trouble)
 {
 	struct transport *transport = NULL;
 	struct bell *bell = NULL;
-	struct hello *mine = malloc(sizeof(*mine));
-	int error = mine ? load_transport(&transport, trouble) : -ENOMEM;
+	int error = load_transport(&transport, trouble);
 
 	if (error)
-		goto free_mine;
-	meet_hello(mine, c->options.version, c->settings, c->store,
-		   c->options.store_fd);
-	error = bell_create(&bell, &mine->bell);
+		return error;
+	error = bell_create(&bell, &c->mine.bell);
 	if (!error)
-		error = meet_all(c, transport, bell, mine, trouble);
+		error = meet_all(c, transport, bell, trouble);
 	if (error) {
 		bell_destroy(bell);
 		transport->destroy(transport);
 	}
-free_mine:
-	free(mine);
 	return error;
 }
 
@@ -289,8 +283,7 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	int error;
 
 	c->options = *options;
-	c->store = strdup(options->store);
-	c->settings = strdup(options->settings);
+	meet_hello(&options->mine, &c->mine);
 	c->hellos = calloc(options->count, sizeof(*c->hellos));
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -302,7 +295,7 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	c->client.peers.is_ready = is_ready;
 	c->client.peers.info = info;
 	c->client.peers.probe = probe;
-	return c->store && c->settings && c->hellos ? error : -ENOMEM;
+	return c->hellos ? error : -ENOMEM;
 }
 
 int cluster_create(const struct cluster_options *options,
@@ -327,8 +320,19 @@ int cluster_start(struct cluster *cluster)
 	return error;
 }
 
+static unsigned finish_ms(const struct cluster *c)
+{
+	unsigned i;
+
+	for (i = 0; i < c->client.peers.count; i++)
+		if (engine_state(c->client.engine, i) == PEER_LOST)
+			return FINISH_LOST_MS;
+	return FINISH_MS;
+}
+
 bool cluster_stop(struct cluster *cluster)
 {
+	uint64_t nanoseconds = 0;
 	struct timespec until;
 	bool running, over;
 
@@ -337,10 +341,14 @@ bool cluster_stop(struct cluster *cluster)
 	cluster->state = STOPPED;
 	pthread_cond_broadcast(&cluster->change);
 	pthread_mutex_unlock(&cluster->lock);
-	if (running)
+	if (running) {
 		engine_stop(cluster->client.engine);
+		nanoseconds = finish_ms(cluster) * UINT64_C(1000000);
+	}
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += running ? FINISH_S : 0;
+	nanoseconds += (uint64_t)until.tv_nsec;
+	until.tv_sec += (time_t)(nanoseconds / 1000000000);
+	until.tv_nsec = (long)(nanoseconds % 1000000000);
 	pthread_mutex_lock(&cluster->lock);
 	while (!cluster->over && cluster->started)
 		if (pthread_cond_timedwait(&cluster->change, &cluster->lock,
@@ -361,8 +369,6 @@ void cluster_destroy(struct cluster *cluster)
 	pthread_mutex_destroy(&cluster->lock);
 	pthread_cond_destroy(&cluster->change);
 	free(cluster->hellos);
-	free(cluster->store);
-	free(cluster->settings);
 	free(cluster);
 }
 

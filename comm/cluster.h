@@ -7,17 +7,15 @@
 #define COMM_CLUSTER_H
 
 #include "comm/engine.h"
+#include "comm/meet.h"
 #include "comm/watcher.h"
 
 struct cluster;
 
 struct cluster_options {
 	unsigned rank, count;		/* as mpirun says */
-	const char *store;		/* the path of this rank's store */
-	int store_fd;			/* borrowed: the store */
-	const char *version;		/* of the program */
-	const char *settings;		/* text that must be the same on all
-					 * ranks, under 256 bytes */
+	struct meet_options mine;	/* what this rank says of itself; its
+					 * store_fd is used until the end */
 	unsigned deadline_ms;
 	bool force_mpi;			/* ask also ranks of this host */
 	struct watcher *watch;		/* borrowed; NULL: nobody watches */
@@ -30,7 +28,7 @@ struct cluster_options {
 	void *context;
 };
 
-/* All strings are copied; nothing happens yet. 0 or -errno. */
+/* Nothing happens yet. 0 or -errno. */
 int cluster_create(const struct cluster_options *options,
 		   struct cluster **ret_cluster);
 

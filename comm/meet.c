@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,8 +42,19 @@ static uint64_t find_machine(void)
 	return machine;
 }
 
-void meet_hello(struct hello *hello, const char *version, const char *settings,
-		const char *store, int store_fd)
+/* Where it is cut, a hash tells long ones apart. */
+static void set_settings(struct hello *hello, const char *settings)
+{
+	char *end = hello->settings + sizeof(hello->settings) - 24;
+	int size = snprintf(hello->settings, sizeof(hello->settings), "%s",
+			    settings);
+
+	if (size >= (int)sizeof(hello->settings))
+		snprintf(end, 24, "...%016" PRIx64,
+			 name_hash(settings, strlen(settings), 0));
+}
+
+void meet_hello(const struct meet_options *options, struct hello *hello)
 {
 	struct stat status = { .st_dev = 0 };
 
@@ -52,13 +64,15 @@ void meet_hello(struct hello *hello, const char *version, const char *settings,
 	hello->pid = getpid();
 	hello->nonce = name_seed();
 	hello->machine = find_machine();
-	if (fstat(store_fd, &status) == 0) {
+	hello->point = name_hash(options->point, strlen(options->point), 0);
+	if (fstat(options->store_fd, &status) == 0) {
 		hello->store_device = status.st_dev;
 		hello->store_inode = status.st_ino;
 	}
-	snprintf(hello->version, sizeof(hello->version), "%s", version);
-	snprintf(hello->settings, sizeof(hello->settings), "%s", settings);
-	snprintf(hello->store, sizeof(hello->store), "%s", store);
+	snprintf(hello->version, sizeof(hello->version), "%s",
+		 options->version);
+	snprintf(hello->store, sizeof(hello->store), "%s", options->store);
+	set_settings(hello, options->settings);
 	gethostname(hello->host, sizeof(hello->host) - 1);
 }
 
@@ -102,6 +116,23 @@ static bool check(const struct hello *first, const struct hello *other,
 	return false;
 }
 
+/* One mount point for two, on one host: they would mount over each other. */
+static bool check_point(const struct hello *hellos, unsigned rank,
+			char trouble[1024])
+{
+	unsigned i;
+
+	for (i = 0; i < rank; i++)
+		if (hellos[i].machine == hellos[rank].machine &&
+		    hellos[i].point == hellos[rank].point) {
+			snprintf(trouble, 1024,
+				 "ranks %u and %u on %s have the same mount point: with %%r in its name each has its own",
+				 i, rank, hellos[i].host);
+			return false;
+		}
+	return true;
+}
+
 int meet(struct transport *transport, const struct hello *mine,
 	 struct hello *ret_hellos, char trouble[1024])
 {
@@ -111,7 +142,8 @@ int meet(struct transport *transport, const struct hello *mine,
 
 	for (i = 0; i < transport->count && !error; i++) {
 		clean_hello(&ret_hellos[i]);
-		if (!check(&ret_hellos[0], &ret_hellos[i], i, trouble))
+		if (!check(&ret_hellos[0], &ret_hellos[i], i, trouble) ||
+		    !check_point(ret_hellos, i, trouble))
 			error = -EPROTO;
 	}
 	return error;

@@ -25,12 +25,19 @@ struct hello {
 	char host[64];
 	char store[1024];		/* absolute path */
 	struct bell_address bell;
-	uint8_t reserved[512];
+	uint64_t point;			/* hash of the mount point's path */
+	uint8_t reserved[504];
 };
 
-/* Fill in all but `bell`. @store_fd is the folder @store. */
-void meet_hello(struct hello *hello, const char *version, const char *settings,
-		const char *store, int store_fd);
+/* What a hello is made from; all is borrowed. */
+struct meet_options {
+	const char *version, *settings;
+	const char *store, *point;	/* absolute paths */
+	int store_fd;			/* the folder `store` */
+};
+
+/* Fill in all but `bell`. */
+void meet_hello(const struct meet_options *options, struct hello *hello);
 
 /* Meet: @ret_hellos is one of each rank. 0; -EPROTO when they do not fit
  * together, with a sentence in @trouble; -errno. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "comm/watcher.h"
 
+#include "comm/mount_point.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,17 +15,17 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* Ranks whose end is waited for; of more, these. */
 enum { RANKS_MAX = 4096, PROBE_MS = 500, LOOK_MS = 1000,
-       DETACH_TRIES = 4, DETACH_MS = 50 };
+       CLEAR_TRIES = 10, CLEAR_MS = 50 };
 
 struct watcher {
-	char point[4096];		/* const */
+	char point[4096];		/* const once there is a device */
+	_Atomic uint64_t device;	/* of the mount; 0: there is none yet */
 	atomic_bool started;		/* the rest is filled in */
 	uint64_t nonce;
 	unsigned rank, count;
@@ -32,6 +34,13 @@ struct watcher {
 };
 
 /* ---- the daemon's side --------------------------------------------------- */
+
+void watcher_mounted(struct watcher *watch, const char *path, dev_t device)
+{
+	/* It was not known before where a mount was in the way. */
+	snprintf(watch->point, sizeof(watch->point), "%s", path);
+	atomic_store(&watch->device, device);
+}
 
 void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count)
@@ -115,13 +124,19 @@ static bool is_half_dead(pid_t pid)
 	return end && strncmp(end, ") Z", 3) == 0;
 }
 
+static enum mount_place find_mount(const struct watcher *watch)
+{
+	dev_t device = (dev_t)atomic_load(&watch->device);
+
+	return device ? mount_point_find(watch->point, device) : MOUNT_NONE;
+}
+
 /*
  * A thread that drops pages of a file waits for those that are being read,
  * whatever signal comes: a daemon that is killed then is never gone, and the
  * kernel goes on waiting for its answers. Unless its mount is broken off.
- * One that has ended and is about to be waited for looks the same, and what is
- * mounted there may be another's: only one that is still so after a whole look
- * is broken off.
+ * One that has ended and is about to be waited for looks the same: only one
+ * that is still so after a whole look is broken off.
  */
 static int wait_for_child(struct parent *w)
 {
@@ -137,34 +152,38 @@ static int wait_for_child(struct parent *w)
 			tell_child(w);
 		else if (!is_half_dead(w->child))
 			half_dead = false;
-		else if (half_dead)
-			umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
-		else
+		else if (!half_dead)
 			half_dead = true;
+		else if (find_mount(w->watch) == MOUNT_ON_TOP)
+			umount2(w->watch->point, MNT_FORCE | UMOUNT_NOFOLLOW);
 	}
 	w->child_fd = -1;
 	return status;
 }
 
-/* Only where the daemon's death has left a mount that nobody answers for. */
-static void detach(const char *point)
+/*
+ * What the daemon's end has left, a mount that nobody answers for. What is
+ * mounted over it may be about to go, and what mounts on behalf of a daemon
+ * that was killed may be later than its death.
+ */
+static void clear_point(struct parent *w, bool killed)
 {
-	struct statfs status;
-	pid_t pid;
+	bool known = atomic_load(&w->watch->device) != 0;
+	unsigned tries;
 
-	/* The kernel would answer a stat from its cache. */
-	if (statfs(point, &status) == 0 || errno != ENOTCONN)
-		return;
-	if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-		return;
-	pid = fork();
-	if (pid == 0) {
-		execlp("fusermount3", "fusermount3", "-uzq", "--", point,
-		       (char *)NULL);
-		_exit(1);
+	for (tries = 0; tries < CLEAR_TRIES; tries++) {
+		enum mount_place place = find_mount(w->watch);
+
+		if (place == MOUNT_ON_TOP)
+			mount_point_detach(w->watch->point);
+		else if (place == MOUNT_NONE &&
+			 (known || !killed ||
+			  mount_point_clear(w->watch->point)))
+			break;
+		w->told |= wait_for_word(w, CLEAR_MS);
 	}
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
+	/* Of one that has ended before, below that. */
+	mount_point_clear(w->watch->point);
 }
 
 /* Is a rank still there? As long as it does not refuse, it may be. */
@@ -224,15 +243,11 @@ static void rename_process(const char *point, int argc, char **argv)
 static int run_watcher(struct parent *w)
 {
 	const struct watcher *watch = w->watch;
-	int status = wait_for_child(w), code, tries;
+	int status = wait_for_child(w), code;
 
 	code = WIFEXITED(status) ? WEXITSTATUS(status) :
 				   128 + WTERMSIG(status);
-	/* What mounts on its behalf may be later than its death. */
-	for (tries = 0; code != 0 && tries < DETACH_TRIES; tries++) {
-		detach(watch->point);
-		w->told |= wait_for_word(w, DETACH_MS);
-	}
+	clear_point(w, WIFSIGNALED(status));
 	if (code != 0 && atomic_load(&watch->started))
 		linger(w);
 	return code;

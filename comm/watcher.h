@@ -14,6 +14,8 @@
 
 #include "comm/bell.h"
 
+#include <sys/types.h>
+
 /* What the daemon tells its watcher, in memory that both have. */
 struct watcher;
 
@@ -26,6 +28,9 @@ struct watcher;
 int watcher_fork(const char *point, int argc, char **argv,
 	       struct watcher **ret_watcher, int *ret_status);
 
+/* The mount is there, at the real path @path, with this device; 0: it is not
+ * known. */
+void watcher_mounted(struct watcher *watch, const char *path, dev_t device);
 /* All have met: these are the bells of the job, of which @rank is ours. */
 void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 		   const struct bell_address *addresses, unsigned count);

@@ -13,6 +13,17 @@
 
 static atomic_int file = -1;
 static atomic_bool background;
+static char who[24];		/* const once there are threads */
+
+void log_set_rank(unsigned rank)
+{
+	snprintf(who, sizeof(who), "rank %u: ", rank);
+}
+
+const char *log_rank(void)
+{
+	return who;
+}
 
 int log_open(const char *path)
 {
@@ -46,7 +57,8 @@ void log_line(enum log_level level, const char *format, ...)
 	va_list args;
 	char *p;
 
-	prefix = snprintf(line, sizeof(line), "ckptfs: %s: ", names[level]);
+	prefix = snprintf(line, sizeof(line), "ckptfs: %s: %s", names[level],
+			  who);
 	va_start(args, format);
 	size = vsnprintf(line + prefix, sizeof(line) - (size_t)prefix - 1,
 			 format, args);

@@ -38,7 +38,8 @@ static int usage(const char *what)
 
 static int explain(const char *what, int error)
 {
-	fprintf(stderr, "ckptfs: %s: %s\n", what, strerror(-error));
+	fprintf(stderr, "ckptfs: %s%s: %s\n", log_rank(), what,
+		strerror(-error));
 	return EXIT_FAILURE;
 }
 
@@ -155,9 +156,9 @@ static void on_change(void *context, unsigned rank, enum peer_state state)
 {
 	static const char *const texts[] = {
 		[PEER_UP] = "answers again",
-		[PEER_SUSPECT] = "does not answer: what only it has cannot be read",
-		[PEER_LOST] = "is gone: what only it has cannot be read",
-		[PEER_LEFT] = "has left: what only it has cannot be read",
+		[PEER_SUSPECT] = "does not answer",
+		[PEER_LOST] = "is gone",
+		[PEER_LEFT] = "has left",
 	};
 	struct daemon *daemon = context;
 	struct peers *peers = cluster_peers(daemon->cluster);
@@ -167,7 +168,10 @@ static void on_change(void *context, unsigned rank, enum peer_state state)
 	if (texts[state])
 		log_line(state == PEER_UP || state == PEER_LEFT ?
 			 LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
-			 "rank %u (%s) %s", rank, info.host, texts[state]);
+			 "rank %u (%s) %s%s", rank, info.host, texts[state],
+			 state == PEER_UP ? "" : info.direct ?
+			 ": its store is read directly" :
+			 ": what only it has cannot be read");
 }
 
 static void on_start(void *context, const char *trouble, bool common)
@@ -192,23 +196,34 @@ static void count_slots(void *context, uint64_t *ret_slots,
 	*ret_quarantined = counters.quarantined;
 }
 
-/* What all ranks must have alike. */
-static void print_settings(const struct options *options, char text[256])
+/* What all ranks must have alike. The caller frees it; NULL: no memory. */
+static char *make_settings(const struct options *options)
 {
-	snprintf(text, 256, "deadline=%g%s%s%s", options->deadline_ms / 1000.0,
-		 options->force_mpi ? ",force_mpi" : "",
-		 options->hf_root ? ",hf_root=" : "",
-		 options->hf_root ? options->hf_root : "");
+	char *text;
+
+	if (asprintf(&text, "deadline=%g%s%s%s%s%s",
+		     options->deadline_ms / 1000.0,
+		     options->force_mpi ? ",force_mpi" : "",
+		     options->hf_root ? ",hf_root=" : "",
+		     options->hf_root ? options->hf_root : "",
+		     options->hf_assets ? ",hf_assets=" : "",
+		     options->hf_assets ? options->hf_assets : "") < 0)
+		return NULL;
+	return text;
 }
 
 static int join_ranks(struct daemon *daemon)
 {
 	const struct options *options = daemon->options;
-	char settings[256], *store = realpath(options->source, NULL);
+	char *settings = make_settings(options);
 	struct cluster_options cluster = {
 		.rank = options->rank, .count = options->count,
-		.store = store, .store_fd = daemon->ns.root,
-		.version = CKPTFS_VERSION, .settings = settings,
+		.mine = {
+			.version = CKPTFS_VERSION, .settings = settings,
+			.store = mount_source(daemon->mount),
+			.point = mount_path(daemon->mount),
+			.store_fd = daemon->ns.root,
+		},
 		.deadline_ms = options->deadline_ms,
 		.force_mpi = options->force_mpi, .watch = daemon->watch,
 		.serve = on_request, .changed = on_change,
@@ -216,18 +231,15 @@ static int join_ranks(struct daemon *daemon)
 	};
 	int error;
 
-	if (!store)
-		return -errno;
-	print_settings(options, settings);
+	if (!settings)
+		return -ENOMEM;
 	serve_handlers(&daemon->ns, &daemon->handlers);
 	error = cluster_create(&cluster, &daemon->cluster);
+	free(settings);
 	if (!error)
 		error = namespace_join(&daemon->ns,
 				       cluster_peers(daemon->cluster));
-	if (!error)
-		error = cluster_start(daemon->cluster);
-	free(store);
-	return error;
+	return error ? error : cluster_start(daemon->cluster);
 }
 
 /* mpirun binds what it starts to a core, if that is one or two processes. A
@@ -257,13 +269,6 @@ static void set_report(struct daemon *daemon)
 	daemon->ns.report = report_make;
 }
 
-/* MPI is hung in a call: nothing of it may be freed, nor waited for. */
-_Noreturn static void leave(struct daemon *daemon, int status)
-{
-	mount_detach(daemon->mount);
-	_exit(status);
-}
-
 /* Serve until the end; what the kernel holds refers to the namespace until
  * the mount is destroyed. */
 static int run_daemon(struct daemon *daemon, int report)
@@ -281,8 +286,12 @@ static int run_daemon(struct daemon *daemon, int report)
 				 strerror(-error));
 		status = EXIT_FAILURE;
 	}
+	/* Nobody shall wait for MPI to see the mount gone. */
+	mount_detach(daemon->mount);
 	if (daemon->cluster && !cluster_stop(daemon->cluster))
-		leave(daemon, EXIT_FAILURE);
+		/* MPI is hung in a call: nothing of it may be freed, nor
+		 * waited for. */
+		_exit(EXIT_FAILURE);
 	mount_destroy(daemon->mount);
 	namespace_finish(&daemon->ns);
 	cluster_destroy(daemon->cluster);
@@ -319,10 +328,13 @@ static int serve(const struct options *options, struct fuse_args *args,
 		goto destroy_mount;
 	}
 	error = mount_attach(daemon.mount);
+	if (!error && watch)
+		watcher_mounted(watch, mount_path(daemon.mount),
+				mount_device(daemon.mount));
 	if (!error)
 		return run_daemon(&daemon, report);
-	/* libfuse has said it. */
-	if (error != -EIO)
+	/* Else libfuse has said it, but not of which rank. */
+	if (error != -EIO || options->count > 1)
 		explain(options->path, error);
 	namespace_finish(&daemon.ns);
 destroy_mount:
@@ -368,6 +380,8 @@ static int run(struct options *options, struct fuse_args *args, int argc,
 	error = options_find_ranks(options);
 	if (error)
 		return explain("starting", error);
+	if (options->count > 1)
+		log_set_rank(options->rank);
 	if (options->log) {
 		error = log_open(options->log);
 		if (error)
@@ -403,8 +417,9 @@ int main(int argc, char **argv)
 	int status;
 
 	fill_standard_streams();
-	if (argc > 1 && strcmp(argv[1], "--wait") == 0)
-		return tool_wait(argc - 1, argv + 1);
+	if (argc > 1 && (strncmp(argv[1], "--wait", 6) == 0 ||
+			 strncmp(argv[1], "--timeout", 9) == 0))
+		return tool_wait(argc, argv);
 	if (argc > 1 && tool_run(argc - 1, argv + 1, &status))
 		return status;
 	if (options_parse(&args, &options))

@@ -12,6 +12,7 @@
 #define FUSE_USE_VERSION 314
 #include "fs/mount.h"
 
+#include "comm/mount_point.h"
 #include "fs/call.h"
 #include "fs/log.h"
 
@@ -43,6 +44,7 @@ struct mount {
 	char *path, *source;		/* owned: of the mount point, and of
 					 * what is mounted */
 	bool mounted;
+	dev_t device;			/* of the mount; 0: not known */
 	bool inside;			/* path is inside of source */
 	pthread_t workers[WORKER_MAX];
 	unsigned worker_count;
@@ -222,67 +224,15 @@ static void stop_workers(struct mount *mount)
 
 /* ---- the main thread ----------------------------------------------------- */
 
-/* Undo the escapes of /proc/self/mountinfo: a backslash, three digits. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	while (*text) {
-		unsigned code;
-
-		if (*text == '\\' && sscanf(text + 1, "%3o", &code) == 1) {
-			*to++ = (char)code;
-			text += 4;
-		} else {
-			*to++ = *text++;
-		}
-	}
-	*to = '\0';
-}
-
-/*
- * The device of the mount. Asking the mount itself would keep it busy for a
- * moment, and fail whoever unmounts it just then.
- */
-static bool find_device(const struct mount *mount, unsigned *ret_major,
-			unsigned *ret_minor)
-{
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL;
-	size_t size = 0;
-	bool found = false;
-
-	while (file && getline(&line, &size, file) > 0) {
-		unsigned device_major, device_minor;
-		int start, end;
-
-		if (sscanf(line, "%*u %*u %u:%u %*s %n%*s%n", &device_major,
-			   &device_minor, &start, &end) != 2)
-			continue;
-		line[end] = '\0';
-		unescape(line + start);
-		if (strcmp(line + start, mount->path) != 0)
-			continue;
-		/* Of several, the last one is on top. */
-		*ret_major = device_major;
-		*ret_minor = device_minor;
-		found = true;
-	}
-	free(line);
-	if (file)
-		fclose(file);
-	return found;
-}
-
 /* A buffered reader gains from the kernel reading further ahead than its 128
  * KiB; only root may ask for it. */
-static void raise_read_ahead(unsigned device_major, unsigned device_minor)
+static void raise_read_ahead(dev_t device)
 {
 	char path[80], value[16];
 	int fd, size;
 
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
-		 device_major, device_minor);
+		 major(device), minor(device));
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
@@ -292,17 +242,14 @@ static void raise_read_ahead(unsigned device_major, unsigned device_minor)
 	close(fd);
 }
 
-/* What can only be done when the mount is there. */
+/* What can only be done when the mount answers. */
 static void settle(struct mount *mount)
 {
-	unsigned device_major, device_minor;
-
-	if (!find_device(mount, &device_major, &device_minor))
+	if (mount->device == 0)
 		return;
 	if (mount->inside)
-		atomic_store(&mount->ops.ns->own_device,
-			     makedev(device_major, device_minor));
-	raise_read_ahead(device_major, device_minor);
+		atomic_store(&mount->ops.ns->own_device, mount->device);
+	raise_read_ahead(mount->device);
 }
 
 /* Wait for one of the descriptors; returns its index, or -errno. */
@@ -422,12 +369,33 @@ destroy_mount:
 	return error;
 }
 
+/* A mount there of a daemon that is gone is of no use to anybody. */
+static void clear_dead(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash ? strndup(path, (size_t)(slash + 1 - path)) :
+			       strdup(".");
+	char *real = folder ? realpath(folder, NULL) : NULL, *whole = NULL;
+
+	if (real && asprintf(&whole, "%s/%s", strcmp(real, "/") ? real : "",
+			     slash ? slash + 1 : path) > 0 &&
+	    mount_point_clear(whole))
+		log_line(LOG_LEVEL_WARNING,
+			 "%s: the mount of a daemon that is gone was taken away",
+			 path);
+	free(whole);
+	free(real);
+	free(folder);
+}
+
 int mount_attach(struct mount *mount)
 {
 	char *path = NULL, *source = NULL;
 	struct stat status;
 	int error = 0;
 
+	if (stat(mount->path, &status) < 0 && errno == ENOTCONN)
+		clear_dead(mount->path);
 	if (stat(mount->path, &status) < 0)
 		return -errno;
 	path = realpath(mount->path, NULL);
@@ -443,6 +411,7 @@ int mount_attach(struct mount *mount)
 	if (error)
 		goto free_paths;
 	mount->mounted = true;
+	mount->device = mount_point_device(path);
 	mount->inside = is_inside(path, source) && strcmp(path, source) != 0;
 	mount->ops.ns->drop_pages = drop_pages;
 	mount->ops.ns->drop_context = mount;
@@ -478,10 +447,30 @@ const char *mount_source(const struct mount *mount)
 	return mount->source;
 }
 
+dev_t mount_device(const struct mount *mount)
+{
+	return mount->device;
+}
+
+/* Not by libfuse, which unmounts whatever is on top. */
 void mount_detach(struct mount *mount)
 {
-	if (mount->mounted)
-		fuse_session_unmount(mount->session);
+	if (!mount->mounted)
+		return;
+	mount->mounted = false;
+	switch (mount->device ? mount_point_find(mount->path, mount->device) :
+				MOUNT_ON_TOP) {
+	case MOUNT_ON_TOP:
+		mount_point_detach(mount->path);
+		break;
+	case MOUNT_COVERED:
+		log_line(LOG_LEVEL_WARNING,
+			 "%s: something else is mounted over this mount, which stays below it, dead",
+			 mount->path);
+		break;
+	case MOUNT_NONE:
+		break;
+	}
 }
 
 void mount_destroy(struct mount *mount)
@@ -494,10 +483,12 @@ void mount_destroy(struct mount *mount)
 	if (mount->pool)
 		pool_stop(mount->pool);
 	stop_workers(mount);
-	if (mount->mounted)
-		fuse_session_unmount(mount->session);
+	mount_detach(mount);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
+	/* Of one that has ended before, below this one. */
+	if (mount->device)
+		mount_point_clear(mount->path);
 	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
 	sem_destroy(&mount->spare);

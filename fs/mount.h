@@ -27,8 +27,8 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 /* Mount it. 0; -EIO when libfuse has said why on stderr; -errno. */
 int mount_attach(struct mount *mount);
 
-/* Serve until the mount is gone or a SIGTERM, SIGINT or SIGHUP comes; @ready is called when it
- * answers. 0 or -errno. */
+/* Serve until the mount is gone or a SIGTERM, SIGINT or SIGHUP comes; @ready
+ * is called when it answers. 0 or -errno. */
 int mount_serve(struct mount *mount, void (*ready)(void *context),
 		void *context);
 
@@ -42,7 +42,11 @@ struct pool *mount_pool(struct mount *mount);
 const char *mount_path(const struct mount *mount);
 const char *mount_source(const struct mount *mount);
 
-/* Unmount, and nothing else: what is left is for the end of the process. */
+/* Its device, once it is attached; 0: not known. */
+dev_t mount_device(const struct mount *mount);
+
+/* Take it out of sight, unless something else is mounted over it: what is open
+ * is still served. May be called twice. */
 void mount_detach(struct mount *mount);
 
 /* Unmount, also when files are open, and free. NULL is fine. */

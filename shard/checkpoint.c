@@ -54,9 +54,9 @@ static void note_newer(const struct checkpoint *c,
 		newer += c->pins[i].mtime >
 			 marker->pin.mtime + overwrite_delay_ns;
 	if (newer > 0)
-		notes_add(&report->notes, "%" PRIu64
-			  " files are newer than %s by more than 10 minutes: an overwrite that was not finished?",
-			  newer, marker->name);
+		notes_add(&report->notes,
+			  "%s: %" PRIu64 " of the files are newer by more than 10 minutes: an overwrite that was not finished?",
+			  marker->name, newer);
 }
 
 static bool pin_holds(const struct pin *pin, const struct catalog_shard *shard)

@@ -9,13 +9,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { TEXT_MAX = 1024 * 1024, AGAIN_MS = 50 };
+enum { TEXT_MAX = 1024 * 1024, AGAIN_MS = 50,
+       NOTICE_TRIES = 3000 / AGAIN_MS };	/* until it is said */
 
 struct waiting {
 	const char *point;
@@ -64,9 +66,14 @@ static void *ask(void *context)
 {
 	const struct timespec pause = { 0, AGAIN_MS * 1000000 };
 	struct waiting *w = context;
+	unsigned tries;
 
-	for (;;) {
+	for (tries = 1;; tries++) {
 		char *text = read_metrics(w->point);
+
+		if (!text && tries == NOTICE_TRIES)
+			fprintf(stderr, "ckptfs: %s: no ckptfs is mounted there yet\n",
+				w->point);
 
 		pthread_mutex_lock(&w->lock);
 		free(w->text);
@@ -98,9 +105,10 @@ static int count_missing(const char *text, bool say)
 		found++;
 		missing += !up;
 		if (!up && say)
-			fprintf(stderr, "ckptfs: rank %u (host %.*s): %s\n",
-				rank, end > start ? end - start : 1,
-				end > start ? text + start : "?", state);
+			fprintf(stderr, "ckptfs: rank %u%s%.*s%s: %s\n",
+				rank, end > start ? " (host " : "",
+				end - start, text + start,
+				end > start ? ")" : "", state);
 	}
 	return found ? missing : -1;
 }
@@ -129,6 +137,7 @@ static int wait_for_ranks(struct waiting *w, const struct timespec *until)
 	return missing == 0 ? 0 : 1;
 }
 
+/* @seconds < 0: without an end. */
 static int run(const char *point, double seconds)
 {
 	struct waiting w = { .point = point };
@@ -142,6 +151,8 @@ static int run(const char *point, double seconds)
 	pthread_cond_init(&w.news, &monotonic);
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	if (seconds >= 0) {
+		/* Time for one answer. */
+		seconds = seconds < 0.2 ? 0.2 : seconds;
 		until.tv_sec += (time_t)seconds;
 		until.tv_nsec += (long)((seconds - (double)(time_t)seconds) *
 					1e9);
@@ -156,11 +167,32 @@ static int run(const char *point, double seconds)
 	_exit(wait_for_ranks(&w, seconds >= 0 ? &until : NULL));
 }
 
+/* The value of the option @name at @argv[*i], there or in the next argument;
+ * NULL: it is something else. */
+static const char *value_of(const char *name, int argc, char **argv, int *i)
+{
+	size_t size = strlen(name);
+
+	if (strncmp(argv[*i], name, size) != 0)
+		return NULL;
+	if (argv[*i][size] == '=')
+		return argv[*i] + size + 1;
+	return argv[*i][size] == '\0' && *i + 1 < argc ? argv[++*i] : NULL;
+}
+
+static bool parse_seconds(const char *text, double *ret_seconds)
+{
+	char *end;
+
+	*ret_seconds = strtod(text, &end);
+	return *end == '\0' && end != text && *ret_seconds >= 0 &&
+	       *ret_seconds <= 1e9;
+}
+
 int tool_wait(int argc, char **argv)
 {
-	const char *point = NULL;
+	const char *point = NULL, *value;
 	double seconds = -1;
-	char *end;
 	int i;
 
 	for (i = 1; i < argc; i++) {
@@ -169,16 +201,20 @@ int tool_wait(int argc, char **argv)
 			fputs(usage_text, stdout);
 			return 0;
 		}
-		if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {
-			seconds = strtod(argv[++i], &end);
-			if (*end || end == argv[i] || !(seconds >= 0) ||
-			    seconds > 1e9)
-				break;
-		} else if (argv[i][0] != '-' && !point) {
-			point = argv[i];
-		} else {
+		value = value_of("--timeout", argc, argv, &i);
+		if (value) {
+			if (parse_seconds(value, &seconds))
+				continue;
 			break;
 		}
+		if (strcmp(argv[i], "--wait") == 0)
+			continue;
+		value = value_of("--wait", argc, argv, &i);
+		if (!value && argv[i][0] != '-')
+			value = argv[i];
+		if (!value || point)
+			break;
+		point = value;
 	}
 	if (i < argc || !point) {
 		fputs(usage_text, stderr);

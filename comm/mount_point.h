@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is mounted at a path. Mounts stand on one another there, and the
+ * kernel unmounts by path, whatever is on top: whoever ends one looks first
+ * whether that is his, in /proc/self/mountinfo: to ask the mount itself would
+ * keep it busy, or hang.
+ */
+#ifndef COMM_MOUNT_POINT_H
+#define COMM_MOUNT_POINT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum mount_place {
+	MOUNT_NONE,
+	MOUNT_COVERED,		/* something else is mounted over it */
+	MOUNT_ON_TOP,
+};
+
+/* The device of what is on top at the real path @path; 0: none is known. */
+dev_t mount_point_device(const char *path);
+
+/* Where the mount with the device @device is at the real path @path. */
+enum mount_place mount_point_find(const char *path, dev_t device);
+
+/* Unmount what is on top at @path, which must be a FUSE mount of ours, also
+ * when files of it are open; with fusermount3's help if need be. */
+void mount_point_detach(const char *path);
+
+/* Unmount what is on top at the real path @path as long as that is a mount of
+ * a ckptfs which is gone. Was there one? */
+bool mount_point_clear(const char *path);
+
+#endif
