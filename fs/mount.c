@@ -87,6 +87,45 @@ static void drop_pages(void *context, uint64_t inode)
 		fuse_lowlevel_notify_inval_inode(mount->session, inode, 0, 0);
 }
 
+/* Names that the kernel should forget. */
+struct drop_job {
+	struct job job;		/* first: passed as this */
+	struct mount *mount;
+	unsigned count;
+};
+
+static void run_drop(struct job *job, struct reply *reply)
+{
+	struct drop_job *drop = (struct drop_job *)job;
+	struct mount *mount = drop->mount;
+	struct named named;
+
+	(void)reply;
+	for (; drop->count > 0 &&
+	       nodes_oldest(&mount->ops.ns->nodes, &named); drop->count--)
+		fuse_lowlevel_notify_inval_entry(mount->session, named.parent,
+						 named.name,
+						 strlen(named.name));
+	free(drop);
+}
+
+/* The kernel locks the folder for that, while it may be waiting for the answer
+ * to a lookup: not on a thread that answers. */
+static void drop_names(void *context, unsigned count)
+{
+	struct mount *mount = context;
+	struct drop_job *drop = malloc(sizeof(*drop));
+
+	if (!drop)
+		return;
+	*drop = (struct drop_job){
+		.job = { .run = run_drop, .lane = LANE_STORE },
+		.mount = mount, .count = count,
+	};
+	if (pool_submit(mount->pool, &drop->job))
+		free(drop);
+}
+
 /* ---- workers ------------------------------------------------------------- */
 
 static bool more_is_waiting(const struct mount *mount)
@@ -414,6 +453,7 @@ int mount_attach(struct mount *mount)
 	mount->device = mount_point_device(path);
 	mount->inside = is_inside(path, source) && strcmp(path, source) != 0;
 	mount->ops.ns->drop_pages = drop_pages;
+	mount->ops.ns->drop_names = drop_names;
 	mount->ops.ns->drop_context = mount;
 	free(mount->path);
 	mount->path = path;

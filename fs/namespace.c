@@ -272,6 +272,7 @@ static int lookup_named(struct namespace *ns, struct live *live,
 {
 	struct node *node = nodes_find_named(&ns->nodes, live, file->view,
 					     name);
+	unsigned excess;
 	int error = 0;
 
 	if (!node) {
@@ -282,6 +283,9 @@ static int lookup_named(struct namespace *ns, struct live *live,
 		image_put(file->image);
 		if (!node)
 			return error ? error : -ENOMEM;
+		excess = nodes_excess(&ns->nodes);
+		if (excess > 0 && ns->drop_names)
+			ns->drop_names(ns->drop_context, excess);
 	}
 	error = namespace_file_status(live, &node->file, nowait,
 				      &ret_found->status);

@@ -60,6 +60,9 @@ struct namespace {
 	 * checkpoint that was retired: the kernel must drop its pages. Set
 	 * once by the mount. */
 	void (*drop_pages)(void *context, uint64_t inode);
+	/* Called, on any thread, when the kernel should be asked to forget
+	 * @count names of nodes_oldest: must not block. Likewise. */
+	void (*drop_names)(void *context, unsigned count);
 	void *drop_context;
 };
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <search.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -242,6 +243,11 @@ static struct node *make_node_locked(struct nodes *nodes,
 		node->live->references++;
 	if (node->file.image)
 		image_get(node->file.image);
+	if (node->kind == NODE_NAMED) {
+		TAILQ_INSERT_TAIL(&nodes->named, node, order);
+		nodes->named_count++;
+		nodes->named_new++;
+	}
 	return node;
 free_node:
 	put_folder_locked(nodes, node->folder, &dead);
@@ -262,6 +268,10 @@ static void free_node_locked(struct nodes *nodes, struct node *node,
 {
 	unlist_locked(nodes, node);
 	tdelete(node, &nodes->by_inode, compare_inodes);
+	if (node->kind == NODE_NAMED) {
+		TAILQ_REMOVE(&nodes->named, node, order);
+		nodes->named_count--;
+	}
 	if (node->live)
 		put_live_locked(nodes, node->live, 1, ret_dead);
 	put_folder_locked(nodes, node->folder, ret_dead);
@@ -336,6 +346,38 @@ struct node *nodes_find_named(struct nodes *nodes, struct live *live,
 		node->lookups++;
 	pthread_mutex_unlock(&nodes->lock);
 	return node;
+}
+
+unsigned nodes_excess(struct nodes *nodes)
+{
+	unsigned excess = 0;
+
+	pthread_mutex_lock(&nodes->lock);
+	/* What is open stays: do not ask for that again and again. */
+	if (nodes->named_count > NAMED_MAX &&
+	    nodes->named_new > NAMED_MAX / 2) {
+		excess = nodes->named_count - NAMED_MAX / 2;
+		nodes->named_new = 0;
+	}
+	pthread_mutex_unlock(&nodes->lock);
+	return excess;
+}
+
+bool nodes_oldest(struct nodes *nodes, struct named *ret_named)
+{
+	struct node *node;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = TAILQ_FIRST(&nodes->named);
+	if (node) {
+		TAILQ_REMOVE(&nodes->named, node, order);
+		TAILQ_INSERT_TAIL(&nodes->named, node, order);
+		ret_named->parent = key_base(node);
+		snprintf(ret_named->name, sizeof(ret_named->name), "%s",
+			 node->path);
+	}
+	pthread_mutex_unlock(&nodes->lock);
+	return node != NULL;
 }
 
 void nodes_hold_inode(struct nodes *nodes, uint64_t inode)
@@ -424,6 +466,7 @@ int nodes_init(struct nodes *nodes)
 	struct node hidden = { .kind = NODE_HIDDEN, .path = (char *)"" };
 
 	*nodes = (struct nodes){ .next_inode = ROOT_INODE };
+	TAILQ_INIT(&nodes->named);
 	pthread_mutex_init(&nodes->lock, NULL);
 	if (get_node(nodes, &root) && get_node(nodes, &hidden))
 		return 0;

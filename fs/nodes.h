@@ -13,6 +13,9 @@
 
 #include "fs/live.h"
 
+#include <limits.h>
+#include <sys/queue.h>
+
 enum node_kind {
 	NODE_FOLDER,	/* a folder of the store */
 	NODE_FILE,	/* anything else of the store */
@@ -50,13 +53,21 @@ struct node {
 	/* Of a named file: */
 	struct live *live;
 	struct view_file file;	/* with a reference to its image */
+	TAILQ_ENTRY(node) order;
 };
+
+/* Named files that the kernel may know before it is asked to forget half of
+ * them: unless memory is short, it does not by itself. */
+enum { NAMED_MAX = 8192 };
 
 struct nodes {
 	pthread_mutex_t lock;
 	uint64_t next_inode;	/* guarded by lock, like all below */
 	void *by_inode, *by_key, *folders;	/* trees of search.h */
 	struct live *lives;	/* newest first: base goes down */
+	TAILQ_HEAD(, node) named; /* oldest first */
+	unsigned named_count;	/* of them */
+	unsigned named_new;	/* of them, since the kernel was asked */
 };
 
 /* The root, inode 1, and MNT/.ckptfs are always there. 0 or -ENOMEM. */
@@ -99,6 +110,19 @@ struct node *nodes_get_named(struct nodes *nodes, struct live *live,
 /* The same if it is there already, else NULL: its view and name count. */
 struct node *nodes_find_named(struct nodes *nodes, struct live *live,
 			      enum view view, const char *name);
+
+/* By what the kernel knows a named file. */
+struct named {
+	uint64_t parent;	/* an inode */
+	char name[NAME_MAX + 1];
+};
+
+/* How many named files the kernel should be asked to forget; when it has been
+ * asked, 0 for a good while. */
+unsigned nodes_excess(struct nodes *nodes);
+/* The oldest named file, which counts as the newest from now on. False: there
+ * is none. */
+bool nodes_oldest(struct nodes *nodes, struct named *ret_named);
 
 /* One more lookup of an inode of @live. */
 void nodes_hold(struct nodes *nodes, struct live *live);

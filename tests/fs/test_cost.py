@@ -128,3 +128,34 @@ def test_descriptors_are_given_back(ckpt, sample):
     # The kernel sends some releases after close has returned.
     poll(lambda: len(list(folder.iterdir())) <= before + 2, 10,
          "descriptors are closed")
+
+
+@pytest.mark.heavy
+def test_slices_are_forgotten(ckpt, tmp_path):
+    """However many slices were opened, they do not fill the memory."""
+    tensor = torch.arange(300 * 300, dtype=torch.int32).reshape(300, 300)
+    util.save_chunks(tmp_path / "step", {
+        "w": (tensor, [((0, 0), tensor.shape)])})
+    mount = ckpt(tmp_path / "step")
+    status = pathlib.Path("/proc/%d/status" % mount.pid)
+
+    def memory():
+        return int(status.read_text().split("RssAnon:")[1].split()[0])
+
+    def look(rows):
+        """At 300 slices of each row, none of them twice."""
+        for row in rows:
+            for column in range(300):
+                path = mount.path / "tensors" / ("w[%d,%d:]" % (row, column))
+                assert os.open(path, os.O_RDONLY) == kept + 1
+                assert os.pread(kept + 1, 4, 0) == int(
+                    tensor[row, column]).to_bytes(4, "little")
+                os.close(kept + 1)
+
+    kept = os.open(mount.path / "tensors/w[7,:]", os.O_RDONLY)
+    look(range(60))
+    before = memory()
+    look(range(60, 300))
+    assert memory() < before + 8 * 1024
+    assert os.pread(kept, 1200, 0) == tensor[7].numpy().tobytes()
+    os.close(kept)
