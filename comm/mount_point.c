@@ -99,11 +99,11 @@ static int wait_for(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-void mount_point_detach(const char *path)
+void mount_point_detach(const char *path, bool may_fork)
 {
 	pid_t pid;
 
-	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || !may_fork)
 		return;
 	pid = fork();
 	if (pid == 0) {
@@ -135,7 +135,7 @@ bool mount_point_clear(const char *path)
 	unsigned i;
 
 	for (i = 0; i < STACK_MAX && look(path, 0).ours && is_dead(path); i++) {
-		mount_point_detach(path);
+		mount_point_detach(path, true);
 		any = true;
 	}
 	return any;

@@ -24,11 +24,12 @@ dev_t mount_point_device(const char *path);
 enum mount_place mount_point_find(const char *path, dev_t device);
 
 /* Unmount what is on top at @path, which must be a FUSE mount of ours, also
- * when files of it are open; with fusermount3's help if need be. */
-void mount_point_detach(const char *path);
+ * when files of it are open. Whom the kernel does not let needs fusermount3,
+ * and is helped if he @may_fork: not after MPI has started. */
+void mount_point_detach(const char *path, bool may_fork);
 
 /* Unmount what is on top at the real path @path as long as that is a mount of
- * a ckptfs which is gone. Was there one? */
+ * a ckptfs which is gone. Was there one? Forks. */
 bool mount_point_clear(const char *path);
 
 #endif

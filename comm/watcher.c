@@ -175,7 +175,7 @@ static void clear_point(struct parent *w, bool killed)
 		enum mount_place place = find_mount(w->watch);
 
 		if (place == MOUNT_ON_TOP)
-			mount_point_detach(w->watch->point);
+			mount_point_detach(w->watch->point, true);
 		else if (place == MOUNT_NONE &&
 			 (known || !killed ||
 			  mount_point_clear(w->watch->point)))

@@ -1,28 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * One thread receives requests and answers them, and never blocks on the
- * store: what would, goes to the pool. A second one on a 2-core machine slows
- * a single reader down, since the kernel wakes them in turn; but many large
- * reads at once gain from it. So the others sleep, and the thread that has
- * just received a request wakes one of them only if more are waiting. One that
- * was woken serves until nothing waits, and sleeps again.
- *
- * The main thread waits for signals, and for the word that the mount is gone.
- */
+/* The main thread waits for signals, and for the word that the mount is gone. */
 #define FUSE_USE_VERSION 314
 #include "fs/mount.h"
 
 #include "comm/mount_point.h"
-#include "fs/call.h"
 #include "fs/log.h"
+#include "fs/ops.h"
+#include "fs/workers.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <linux/fuse.h>
 #include <poll.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +21,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { WORKER_MAX = 4, READ_AHEAD_KIB = 4096 };
+enum { READ_AHEAD_KIB = 4096 };
 /* Threads of the pool, and of these how many may be of one lane at once. */
 enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 
@@ -46,11 +35,9 @@ struct mount {
 	bool mounted;
 	dev_t device;			/* of the mount; 0: not known */
 	bool inside;			/* path is inside of source */
-	pthread_t workers[WORKER_MAX];
-	unsigned worker_count;
+	bool watched;			/* what needs a fork, the watcher does */
+	struct workers workers;
 	bool begun;			/* the first worker's: INIT was served */
-	sem_t spare;			/* posted to wake a spare worker */
-	_Atomic unsigned asleep;	/* spare workers */
 	int ready, gone, failed;	/* owned eventfds */
 };
 
@@ -71,12 +58,21 @@ static void on_ready(void *context)
 
 /* Not before the kernel has the answer to INIT, by which it makes the
  * read-ahead that settle() raises small. */
-static void tell_ready(struct mount *mount)
+static void on_served(void *context)
 {
+	struct mount *mount = context;
+
 	if (!mount->begun)
 		return;
 	mount->begun = false;
 	signal_event(mount->ready);
+}
+
+static void on_ended(void *context)
+{
+	struct mount *mount = context;
+
+	signal_event(mount->gone);
 }
 
 static void drop_pages(void *context, uint64_t inode)
@@ -124,141 +120,6 @@ static void drop_names(void *context, unsigned count)
 	};
 	if (pool_submit(mount->pool, &drop->job))
 		free(drop);
-}
-
-/* ---- workers ------------------------------------------------------------- */
-
-static bool more_is_waiting(const struct mount *mount)
-{
-	struct pollfd fd = { .fd = fuse_session_fd(mount->session),
-			     .events = POLLIN };
-
-	return poll(&fd, 1, 0) > 0;
-}
-
-static void wake_spare(struct mount *mount)
-{
-	unsigned asleep = atomic_load(&mount->asleep);
-
-	while (asleep > 0)
-		if (atomic_compare_exchange_weak(&mount->asleep, &asleep,
-						 asleep - 1)) {
-			sem_post(&mount->spare);
-			return;
-		}
-}
-
-/* Only reads take long enough for somebody else to be worth waking. */
-static bool is_read(const struct fuse_buf *buffer)
-{
-	struct fuse_in_header header;
-
-	if (buffer->flags & FUSE_BUF_IS_FD || buffer->size < sizeof(header))
-		return false;
-	memcpy(&header, buffer->mem, sizeof(header));
-	return header.opcode == FUSE_READ;
-}
-
-/* Receive and serve one request. False: there will be no more. */
-static bool serve_one(struct mount *mount, struct fuse_buf *buffer)
-{
-	int size;
-
-	/* Only here may a worker be ended. */
-	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	size = fuse_session_receive_buf(mount->session, buffer);
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	if (size == -EINTR || size == -EAGAIN)
-		return true;
-	if (size <= 0)
-		return false;
-	if (is_read(buffer) && atomic_load(&mount->asleep) > 0 &&
-	    more_is_waiting(mount))
-		wake_spare(mount);
-	fuse_session_process_buf(mount->session, buffer);
-	return !fuse_session_exited(mount->session);
-}
-
-static bool serve_waiting(struct mount *mount, struct fuse_buf *buffer)
-{
-	while (more_is_waiting(mount))
-		if (!serve_one(mount, buffer))
-			return false;
-	return true;
-}
-
-static void finish_worker(void *context)
-{
-	struct fuse_buf *buffer = context;
-
-	free(buffer->mem);
-	call_thread_finish();
-}
-
-static void *first_main(void *context)
-{
-	struct mount *mount = context;
-	struct fuse_buf buffer = { .mem = NULL };
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	pthread_cleanup_push(finish_worker, &buffer);
-	while (serve_one(mount, &buffer))
-		tell_ready(mount);
-	signal_event(mount->gone);
-	pthread_cleanup_pop(1);
-	return NULL;
-}
-
-static void sleep_spare(struct mount *mount)
-{
-	atomic_fetch_add(&mount->asleep, 1);
-	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	while (sem_wait(&mount->spare) < 0 && errno == EINTR)
-		;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-}
-
-static void *spare_main(void *context)
-{
-	struct mount *mount = context;
-	struct fuse_buf buffer = { .mem = NULL };
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	pthread_cleanup_push(finish_worker, &buffer);
-	do
-		sleep_spare(mount);
-	while (serve_waiting(mount, &buffer));
-	pthread_cleanup_pop(1);
-	return NULL;
-}
-
-static int start_workers(struct mount *mount)
-{
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned count = cores < 2 ? 2 : cores > WORKER_MAX ? WORKER_MAX :
-							       (unsigned)cores;
-	int error = 0;
-
-	while (mount->worker_count < count && !error) {
-		error = pthread_create(&mount->workers[mount->worker_count],
-				       NULL, mount->worker_count ? spare_main :
-								   first_main,
-				       mount);
-		mount->worker_count += !error;
-	}
-	/* One is enough to serve. */
-	return mount->worker_count > 0 ? 0 : -error;
-}
-
-static void stop_workers(struct mount *mount)
-{
-	unsigned i;
-
-	for (i = 0; i < mount->worker_count; i++)
-		pthread_cancel(mount->workers[i]);
-	for (i = 0; i < mount->worker_count; i++)
-		pthread_join(mount->workers[i], NULL);
-	mount->worker_count = 0;
 }
 
 /* ---- the main thread ----------------------------------------------------- */
@@ -322,7 +183,7 @@ int mount_serve(struct mount *mount, void (*ready)(void *context),
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
 	if (signals < 0)
 		return -errno;
-	error = start_workers(mount);
+	error = workers_start(&mount->workers);
 	if (!error) {
 		const int fds[] = { signals, mount->gone, mount->failed,
 				    mount->ready };
@@ -379,7 +240,11 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	mount->ready = eventfd(0, EFD_CLOEXEC);
 	mount->gone = eventfd(0, EFD_CLOEXEC);
 	mount->failed = eventfd(0, EFD_CLOEXEC);
-	sem_init(&mount->spare, 0, 0);
+	workers_init(&mount->workers);
+	mount->workers.served = on_served;
+	mount->workers.ended = on_ended;
+	mount->workers.context = mount;
+	mount->watched = options->ranks > 1;
 	mount->path = strdup(options->path);
 	mount->source = strdup(options->source);
 	mount->pool = make_pool(options->ranks);
@@ -401,6 +266,7 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	error = -EINVAL;
 	if (!mount->session)
 		goto destroy_mount;
+	mount->workers.session = mount->session;
 	*ret_mount = mount;
 	return 0;
 destroy_mount:
@@ -501,7 +367,7 @@ void mount_detach(struct mount *mount)
 	switch (mount->device ? mount_point_find(mount->path, mount->device) :
 				MOUNT_ON_TOP) {
 	case MOUNT_ON_TOP:
-		mount_point_detach(mount->path);
+		mount_point_detach(mount->path, !mount->watched);
 		break;
 	case MOUNT_COVERED:
 		log_line(LOG_LEVEL_WARNING,
@@ -522,16 +388,16 @@ void mount_destroy(struct mount *mount)
 	 * what they read from, and thereby fails whatever is still open. */
 	if (mount->pool)
 		pool_stop(mount->pool);
-	stop_workers(mount);
+	workers_stop(&mount->workers);
 	mount_detach(mount);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
 	/* Of one that has ended before, below this one. */
-	if (mount->device)
+	if (mount->device && !mount->watched)
 		mount_point_clear(mount->path);
 	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
-	sem_destroy(&mount->spare);
+	workers_finish(&mount->workers);
 	close(mount->ready);
 	close(mount->gone);
 	close(mount->failed);
