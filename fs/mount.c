@@ -35,7 +35,8 @@ struct mount {
 	bool mounted;
 	dev_t device;			/* of the mount; 0: not known */
 	bool inside;			/* path is inside of source */
-	bool watched;			/* what needs a fork, the watcher does */
+	bool watched;			/* what needs a fork before MPI has
+					 * ended, the watcher does */
 	struct workers workers;
 	bool begun;			/* the first worker's: INIT was served */
 	int ready, gone, failed;	/* owned eventfds */
@@ -299,8 +300,7 @@ int mount_attach(struct mount *mount)
 	struct stat status;
 	int error = 0;
 
-	if (stat(mount->path, &status) < 0 && errno == ENOTCONN)
-		clear_dead(mount->path);
+	clear_dead(mount->path);
 	if (stat(mount->path, &status) < 0)
 		return -errno;
 	path = realpath(mount->path, NULL);
@@ -392,8 +392,9 @@ void mount_destroy(struct mount *mount)
 	mount_detach(mount);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
-	/* Of one that has ended before, below this one. */
-	if (mount->device && !mount->watched)
+	/* Of one that has ended before, below this one. MPI, if there was any,
+	 * has ended. */
+	if (mount->device)
 		mount_point_clear(mount->path);
 	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
