@@ -2,6 +2,7 @@
 #include "comm/mount_point.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,9 +10,11 @@
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { STACK_MAX = 16 };
+/* How long a mount may take to say whether it is alive. */
+enum { ASK_S = 1 };
 
 /* Undo the escapes of /proc/self/mountinfo: a backslash, three digits. */
 static void unescape(char *text)
@@ -89,16 +92,6 @@ enum mount_place mount_point_find(const char *path, dev_t device)
 	       found.top == device ? MOUNT_ON_TOP : MOUNT_COVERED;
 }
 
-static int wait_for(pid_t pid)
-{
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 void mount_point_detach(const char *path, bool may_fork)
 {
 	pid_t pid;
@@ -111,32 +104,104 @@ void mount_point_detach(const char *path, bool may_fork)
 		       (char *)NULL);
 		_exit(1);
 	}
-	if (pid > 0)
-		wait_for(pid);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
-/* Asking it may take forever when it is not: by a process that may be killed.
- * The kernel would answer a stat from its cache. */
+/* ---- dead ones ----------------------------------------------------------- */
+
+/* Asking a mount may take forever: a thread does that. */
+struct question {
+	pthread_mutex_t lock;
+	pthread_cond_t change;
+	unsigned references;		/* guarded by lock, as is what follows */
+	bool answered, dead;
+	char path[];			/* const */
+};
+
+static void put_question(struct question *question)
+{
+	unsigned references;
+
+	pthread_mutex_lock(&question->lock);
+	references = --question->references;
+	pthread_mutex_unlock(&question->lock);
+	if (references > 0)
+		return;
+	pthread_mutex_destroy(&question->lock);
+	pthread_cond_destroy(&question->change);
+	free(question);
+}
+
+static void *ask(void *context)
+{
+	struct question *question = context;
+	struct statfs status;
+	/* The kernel would answer a stat from its cache. */
+	bool dead = statfs(question->path, &status) < 0 && errno == ENOTCONN;
+
+	pthread_mutex_lock(&question->lock);
+	question->answered = true;
+	question->dead = dead;
+	pthread_cond_signal(&question->change);
+	pthread_mutex_unlock(&question->lock);
+	put_question(question);
+	return NULL;
+}
+
+static bool wait_for_answer(struct question *question)
+{
+	struct timespec until;
+	bool dead;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += ASK_S;
+	pthread_mutex_lock(&question->lock);
+	while (!question->answered)
+		if (pthread_cond_timedwait(&question->change, &question->lock,
+					   &until) == ETIMEDOUT)
+			break;
+	dead = question->dead;
+	pthread_mutex_unlock(&question->lock);
+	return dead;
+}
+
 static bool is_dead(const char *path)
 {
-	struct statfs status;
-	pid_t pid = fork();
+	size_t size = strlen(path) + 1;
+	struct question *question = calloc(1, sizeof(*question) + size);
+	pthread_t thread;
+	bool dead = false;
 
-	if (pid == 0) {
-		alarm(1);
-		_exit(statfs(path, &status) < 0 && errno == ENOTCONN);
+	if (!question)
+		return false;
+	memcpy(question->path, path, size);
+	pthread_mutex_init(&question->lock, NULL);
+	pthread_cond_init(&question->change, NULL);
+	question->references = 2;
+	if (pthread_create(&thread, NULL, ask, question) == 0) {
+		pthread_detach(thread);
+		dead = wait_for_answer(question);
+	} else {
+		question->references = 1;
 	}
-	return pid > 0 && wait_for(pid) == 1;
+	put_question(question);
+	return dead;
 }
 
-bool mount_point_clear(const char *path)
+bool mount_point_clear(const char *path, bool may_fork)
 {
+	dev_t before = 0;
 	bool any = false;
-	unsigned i;
 
-	for (i = 0; i < STACK_MAX && look(path, 0).ours && is_dead(path); i++) {
-		mount_point_detach(path, true);
+	for (;;) {
+		struct found found = look(path, 0);
+
+		/* The same again: it cannot be unmounted. */
+		if (!found.ours || found.top == before || !is_dead(path))
+			return any;
+		mount_point_detach(path, may_fork);
 		any = true;
+		before = found.top;
 	}
-	return any;
 }

@@ -29,7 +29,8 @@ enum mount_place mount_point_find(const char *path, dev_t device);
 void mount_point_detach(const char *path, bool may_fork);
 
 /* Unmount what is on top at the real path @path as long as that is a mount of
- * a ckptfs which is gone. Was there one? Forks. */
-bool mount_point_clear(const char *path);
+ * a ckptfs which is gone, likewise. Was there one? May leave a thread behind
+ * that waits for one that does not answer, and ends with the process. */
+bool mount_point_clear(const char *path, bool may_fork);
 
 #endif

@@ -178,12 +178,12 @@ static void clear_point(struct parent *w, bool killed)
 			mount_point_detach(w->watch->point, true);
 		else if (place == MOUNT_NONE &&
 			 (known || !killed ||
-			  mount_point_clear(w->watch->point)))
+			  mount_point_clear(w->watch->point, true)))
 			break;
 		w->told |= wait_for_word(w, CLEAR_MS);
 	}
 	/* Of one that has ended before, below that. */
-	mount_point_clear(w->watch->point);
+	mount_point_clear(w->watch->point, true);
 }
 
 /* Is a rank still there? As long as it does not refuse, it may be. */

@@ -285,7 +285,7 @@ static void clear_dead(const char *path)
 
 	if (real && asprintf(&whole, "%s/%s", strcmp(real, "/") ? real : "",
 			     slash ? slash + 1 : path) > 0 &&
-	    mount_point_clear(whole))
+	    mount_point_clear(whole, true))
 		log_line(LOG_LEVEL_WARNING,
 			 "%s: the mount of a daemon that is gone was taken away",
 			 path);
@@ -361,22 +361,23 @@ dev_t mount_device(const struct mount *mount)
 /* Not by libfuse, which unmounts whatever is on top. */
 void mount_detach(struct mount *mount)
 {
+	enum mount_place place = MOUNT_ON_TOP;
+
 	if (!mount->mounted)
 		return;
 	mount->mounted = false;
-	switch (mount->device ? mount_point_find(mount->path, mount->device) :
-				MOUNT_ON_TOP) {
-	case MOUNT_ON_TOP:
-		mount_point_detach(mount->path, !mount->watched);
-		break;
-	case MOUNT_COVERED:
+	if (mount->device)
+		place = mount_point_find(mount->path, mount->device);
+	if (place == MOUNT_COVERED) {
 		log_line(LOG_LEVEL_WARNING,
 			 "%s: something else is mounted over this mount, which stays below it, dead",
 			 mount->path);
-		break;
-	case MOUNT_NONE:
-		break;
+		return;
 	}
+	if (place == MOUNT_ON_TOP)
+		mount_point_detach(mount->path, !mount->watched);
+	/* Of one that has ended before, below this one. */
+	mount_point_clear(mount->path, !mount->watched);
 }
 
 void mount_destroy(struct mount *mount)
@@ -392,10 +393,6 @@ void mount_destroy(struct mount *mount)
 	mount_detach(mount);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
-	/* Of one that has ended before, below this one. MPI, if there was any,
-	 * has ended. */
-	if (mount->device)
-		mount_point_clear(mount->path);
 	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
 	workers_finish(&mount->workers);

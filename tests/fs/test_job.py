@@ -233,3 +233,18 @@ def test_after_a_mount_that_is_dead(three, job, stores, tmp_path):
     check_all(again, data)
     again.end()
     assert not any(is_mounted(m) for m in again.mounts)
+
+
+def test_a_restart_that_does_not_wait(three, job, stores, tmp_path):
+    """The new job mounts over the old one, which is about to end."""
+    the_job, data = three(allow_log=GONE)
+    check_all(the_job, data)
+    again = job(stores.pattern, 3, start=False, options=MPI,
+                mount=tmp_path / "mounts0/mnt%r")
+    again.start(30)
+    the_job.proc.send_signal(signal.SIGTERM)
+    the_job.wait()
+    poll(lambda: not the_job.processes(), 10, "the old job is gone")
+    check_all(again, data)
+    again.end()
+    assert not any(is_mounted(m) for m in again.mounts)
