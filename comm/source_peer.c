@@ -17,7 +17,11 @@ struct source_peer {
 	struct peers *peers;
 	struct peer_files files;
 	struct source *below;
+	atomic_bool hinted;		/* other ranks have been told to look */
 };
+
+/* How many ranks are told to look ahead of time, and of how many shards. */
+enum { HINT_MAX = 8, HINT_SHARDS = 64 };
 
 /* One request to one rank, and which pieces it is for. */
 struct part {
@@ -152,6 +156,59 @@ static int begin(struct job *job)
 	for (i = 0; i < job->part_count && !error; i++)
 		job->parts[i]->call = calls[i];
 	return error == -EAGAIN ? -ENOBUFS : error;
+}
+
+static bool is_among(unsigned rank, const unsigned *ranks, unsigned count)
+{
+	while (count > 0)
+		if (ranks[--count] == rank)
+			return true;
+	return false;
+}
+
+/* The rank of @piece, and others that have the shards behind it. */
+static unsigned find_next_ranks(const struct job *job,
+				const struct piece *piece,
+				unsigned ranks[HINT_MAX])
+{
+	const struct catalog_entry *entry = job->plan->entry;
+	struct piece next = *piece;
+	unsigned count = 1, rank, i;
+
+	is_remote(job, piece, &ranks[0]);
+	for (i = 0; i < HINT_SHARDS && count < HINT_MAX; i++)
+		if (++next.shard < entry->shard_count &&
+		    file_of(job, &next) != CATALOG_NO_FILE &&
+		    is_remote(job, &next, &rank) &&
+		    !is_among(rank, ranks, count) &&
+		    engine_state(job->source->engine, rank) == PEER_UP)
+			ranks[count++] = rank;
+	return count;
+}
+
+/* A rank had to be made to look: those that will be asked next may do so while
+ * this one is read. Nobody waits for them. */
+static void hint_others(struct job *job, const struct part *part)
+{
+	struct source_peer *s = job->source;
+	struct engine_call calls[HINT_MAX];
+	unsigned ranks[HINT_MAX], count, i;
+	struct wire wire;
+
+	if (atomic_exchange(&s->hinted, true) ||
+	    wire_learn(&wire, s->files.path, s->files.catalog->hash))
+		return;
+	count = find_next_ranks(job, &job->pieces[part->pieces[0]], ranks);
+	for (i = 1; i < count; i++)
+		calls[i - 1] = (struct engine_call){
+			.rank = ranks[i], .service = SERVICE_LEARN,
+			.payload = wire.data, .size = wire.size,
+			.patient = true,
+		};
+	if (count == 1 || engine_begin(s->engine, calls, count - 1, true))
+		return;
+	for (i = 1; i < count; i++)
+		engine_end(s->engine, &calls[i - 1]);
 }
 
 /* The rank has no such catalog yet, or other files: make it look, and ask once
@@ -312,6 +369,8 @@ static int finish_parts(struct job *job)
 		error = finish_part(job, part, said);
 		engine_end(job->source->engine, &part->call);
 	}
+	if (count > 0 && !error)
+		hint_others(job, again[0]);
 	for (i = 0; i < count && !error; i++) {
 		int said = ask_again(job, again[i]);
 

@@ -493,6 +493,38 @@ static void who_does_not_know_the_catalog(void **state)
 	close_store();
 }
 
+/* Rank 1 has the first part and rank 2 some of the others; neither has looked.
+ * Whom the next reads will ask is told to while the first one is read. */
+static void who_will_be_asked_next(void **state)
+{
+	struct world world = rows_world(40, 1);
+	const struct catalog_entry *entry;
+
+	(void)state;
+	open_store(&world, true, 2);
+	entry = catalog_entry(store.catalog, 0);
+	owners[catalog_shard(store.catalog, entry, 0)->file] = 1;
+	atomic_store(&knows[1], false);
+	atomic_store(&knows[2], false);
+	assert_int_equal(read_range(0, 4096), 0);
+	assert_true(is_right(store.reply, NULL, 0, 4096));
+	/* Each once; its slot is free when it has been answered. */
+	reply_release(store.reply);
+	ranks_await_free(&ranks, 0);
+	assert_int_equal(atomic_load(&lessons), 2);
+	assert_true(atomic_load(&knows[2]));
+	assert_int_equal(read_range(0, store.size), 0);
+	assert_true(is_right(store.reply, NULL, 0, store.size));
+	assert_int_equal(atomic_load(&lessons), 2);
+	/* And not again. */
+	atomic_store(&knows[1], false);
+	assert_int_equal(read_range(0, store.size), 0);
+	reply_release(store.reply);
+	ranks_await_free(&ranks, 0);
+	assert_int_equal(atomic_load(&lessons), 3);
+	close_store();
+}
+
 static void errors_of_ranks(void **state)
 {
 	static const struct {
@@ -606,6 +638,7 @@ int main(void)
 		TEST(who_must_not_wait),
 		TEST(a_dead_rank),
 		TEST(who_does_not_know_the_catalog),
+		TEST(who_will_be_asked_next),
 		TEST(errors_of_ranks),
 		TEST(a_file_that_is_another),
 		TEST(one_slot_is_left),
