@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 /* How long MPI may take to end: where a rank is lost it never does. */
-enum { FINISH_MS = 3000, FINISH_LOST_MS = 600 };
+enum { FINISH_MS = 3000, FINISH_LOST_MS = 600, FINISH_LOOK_MS = 50 };
 
 enum state { STARTING, RUNNING, FAILED, STOPPED };
 
@@ -33,6 +33,7 @@ struct cluster {
 	bool started;			/* there is a thread */
 	bool differ;			/* the ranks do; the thread's */
 	struct hello *hellos;		/* owned; const once running */
+	pid_t parent;			/* const */
 	pthread_mutex_t lock;
 	pthread_cond_t change;
 	enum state state;		/* guarded by lock */
@@ -283,6 +284,7 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	int error;
 
 	c->options = *options;
+	c->parent = getppid();
 	meet_hello(&options->mine, &c->mine);
 	c->hellos = calloc(options->count, sizeof(*c->hellos));
 	pthread_condattr_init(&monotonic);
@@ -330,33 +332,45 @@ static unsigned finish_ms(const struct cluster *c)
 	return FINISH_MS;
 }
 
+/* Has the thread ended? At most @timeout_ms, and not when who has started us
+ * is gone: MPI ends never, then. */
+static bool wait_until_over(struct cluster *c, unsigned timeout_ms)
+{
+	struct timespec until;
+	unsigned waited;
+	bool over;
+
+	pthread_mutex_lock(&c->lock);
+	for (waited = 0; !c->over && waited < timeout_ms &&
+			 getppid() == c->parent; waited += FINISH_LOOK_MS) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += FINISH_LOOK_MS * 1000000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		while (!c->over &&
+		       pthread_cond_timedwait(&c->change, &c->lock,
+					      &until) != ETIMEDOUT)
+			;
+	}
+	over = c->over;
+	pthread_mutex_unlock(&c->lock);
+	return over;
+}
+
 bool cluster_stop(struct cluster *cluster)
 {
-	uint64_t nanoseconds = 0;
-	struct timespec until;
-	bool running, over;
+	bool running;
 
 	pthread_mutex_lock(&cluster->lock);
 	running = cluster->state == RUNNING;
 	cluster->state = STOPPED;
 	pthread_cond_broadcast(&cluster->change);
 	pthread_mutex_unlock(&cluster->lock);
-	if (running) {
+	if (!cluster->started)
+		return true;
+	if (running)
 		engine_stop(cluster->client.engine);
-		nanoseconds = finish_ms(cluster) * UINT64_C(1000000);
-	}
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	nanoseconds += (uint64_t)until.tv_nsec;
-	until.tv_sec += (time_t)(nanoseconds / 1000000000);
-	until.tv_nsec = (long)(nanoseconds % 1000000000);
-	pthread_mutex_lock(&cluster->lock);
-	while (!cluster->over && cluster->started)
-		if (pthread_cond_timedwait(&cluster->change, &cluster->lock,
-					   &until) == ETIMEDOUT)
-			break;
-	over = cluster->over || !cluster->started;
-	pthread_mutex_unlock(&cluster->lock);
-	return over;
+	return wait_until_over(cluster, running ? finish_ms(cluster) : 0);
 }
 
 void cluster_destroy(struct cluster *cluster)
