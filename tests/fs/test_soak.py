@@ -23,4 +23,4 @@ def test_soak(job, stores, sample, tmp_path, rng):
              for path in union.files_below(sample.root)]
     soak.soak(lambda: job(stores.pattern, RANKS, mount=mount,
                           options="force_mpi"),
-              sample, files, rng, SECONDS, max(2, SECONDS // 200))
+              sample, files, rng, SECONDS, max(2, SECONDS // 300))
