@@ -32,7 +32,8 @@ struct mount {
 	struct fuse_session *session;	/* owned */
 	char *path, *source;		/* owned: of the mount point, and of
 					 * what is mounted */
-	bool mounted;
+	bool attached;			/* by libfuse, which wants an end */
+	bool mounted;			/* as far as we know */
 	dev_t device;			/* of the mount; 0: not known */
 	bool inside;			/* path is inside of source */
 	bool watched;			/* what needs a fork before MPI has
@@ -315,7 +316,7 @@ int mount_attach(struct mount *mount)
 		error = -EIO;
 	if (error)
 		goto free_paths;
-	mount->mounted = true;
+	mount->attached = mount->mounted = true;
 	mount->device = mount_point_device(path);
 	mount->inside = is_inside(path, source) && strcmp(path, source) != 0;
 	mount->ops.ns->drop_pages = drop_pages;
@@ -380,6 +381,23 @@ void mount_detach(struct mount *mount)
 	mount_point_clear(mount->path, !mount->watched);
 }
 
+/*
+ * Close the device, which fails whatever is still open, and let libfuse free
+ * what it has. It would unmount by path, unless its descriptor says that the
+ * mount is gone: as one of a pipe that nobody reads does.
+ */
+static void finish_session(struct fuse_session *session)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) == 0) {
+		close(ends[0]);
+		if (dup2(ends[1], fuse_session_fd(session)) >= 0)
+			fuse_session_unmount(session);
+		close(ends[1]);
+	}
+}
+
 void mount_destroy(struct mount *mount)
 {
 	if (!mount)
@@ -391,6 +409,8 @@ void mount_destroy(struct mount *mount)
 		pool_stop(mount->pool);
 	workers_stop(&mount->workers);
 	mount_detach(mount);
+	if (mount->attached)
+		finish_session(mount->session);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
 	watch_destroy(mount->watch);
