@@ -2,6 +2,7 @@
 #include "comm/mount_point.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +52,6 @@ static dev_t line_device(char *line, const char *path)
 
 struct found {
 	dev_t top;		/* 0: there is none */
-	bool ours;		/* a mount of a ckptfs, of any process */
 	bool has_device;	/* the wanted one is among them */
 };
 
@@ -64,13 +64,11 @@ static struct found look(const char *path, dev_t device)
 	size_t size = 0;
 
 	while (file && getline(&line, &size, file) > 0) {
-		bool ours = strstr(line, " - fuse.ckptfs ") != NULL;
 		dev_t here = line_device(line, path);
 
 		if (here == 0)
 			continue;
 		found.top = here;
-		found.ours = ours;
 		found.has_device |= here == device;
 	}
 	free(line);
@@ -92,13 +90,70 @@ enum mount_place mount_point_find(const char *path, dev_t device)
 	       found.top == device ? MOUNT_ON_TOP : MOUNT_COVERED;
 }
 
-void mount_point_detach(const char *path, bool may_fork)
-{
-	pid_t pid;
+/* ---- the one on top ------------------------------------------------------ */
 
-	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || !may_fork)
-		return;
-	pid = fork();
+/* What is on top of a path, and stays the same whatever is mounted there
+ * meanwhile. */
+struct top {
+	int fd;			/* O_PATH: nobody is asked */
+	dev_t device;
+	bool ours;
+};
+
+/* The kernel's number of a descriptor's mount; 0: not known. */
+static unsigned mount_number(int fd)
+{
+	char path[64], line[256];
+	unsigned number = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "mnt_id: %u", &number) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return number;
+}
+
+static bool find_mount(struct top *top, unsigned number)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	unsigned here, device_major, device_minor;
+	char *line = NULL;
+	size_t size = 0;
+	bool found = false;
+
+	while (file && !found && getline(&line, &size, file) > 0) {
+		found = sscanf(line, "%u %*u %u:%u", &here, &device_major,
+			       &device_minor) == 3 && here == number;
+		if (!found)
+			continue;
+		top->device = makedev(device_major, device_minor);
+		top->ours = strstr(line, " - fuse.ckptfs ") != NULL;
+	}
+	free(line);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static bool open_top(const char *path, struct top *ret_top)
+{
+	ret_top->fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+	if (ret_top->fd < 0)
+		return false;
+	if (find_mount(ret_top, mount_number(ret_top->fd)))
+		return true;
+	close(ret_top->fd);
+	return false;
+}
+
+static void unmount_by_path(const char *path)
+{
+	pid_t pid = fork();
+
 	if (pid == 0) {
 		execlp("fusermount3", "fusermount3", "-uzq", "--", path,
 		       (char *)NULL);
@@ -106,6 +161,27 @@ void mount_point_detach(const char *path, bool may_fork)
 	}
 	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
+}
+
+/* By the descriptor: no other than this. */
+static void unmount_top(const struct top *top, const char *path, bool may_fork)
+{
+	char link[64];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", top->fd);
+	if (umount2(link, MNT_DETACH) < 0 && errno == EPERM && may_fork)
+		unmount_by_path(path);
+}
+
+void mount_point_detach(const char *path, dev_t device, bool may_fork)
+{
+	struct top top;
+
+	if (!open_top(path, &top))
+		return;
+	if (top.ours && (top.device == device || device == 0))
+		unmount_top(&top, path, may_fork);
+	close(top.fd);
 }
 
 /* ---- dead ones ----------------------------------------------------------- */
@@ -116,7 +192,7 @@ struct question {
 	pthread_cond_t change;
 	unsigned references;		/* guarded by lock, as is what follows */
 	bool answered, dead;
-	char path[];			/* const */
+	int fd;				/* owned; const */
 };
 
 static void put_question(struct question *question)
@@ -130,6 +206,7 @@ static void put_question(struct question *question)
 		return;
 	pthread_mutex_destroy(&question->lock);
 	pthread_cond_destroy(&question->change);
+	close(question->fd);
 	free(question);
 }
 
@@ -138,7 +215,7 @@ static void *ask(void *context)
 	struct question *question = context;
 	struct statfs status;
 	/* The kernel would answer a stat from its cache. */
-	bool dead = statfs(question->path, &status) < 0 && errno == ENOTCONN;
+	bool dead = fstatfs(question->fd, &status) < 0 && errno == ENOTCONN;
 
 	pthread_mutex_lock(&question->lock);
 	question->answered = true;
@@ -166,20 +243,20 @@ static bool wait_for_answer(struct question *question)
 	return dead;
 }
 
-static bool is_dead(const char *path)
+static bool is_dead(const struct top *top)
 {
-	size_t size = strlen(path) + 1;
-	struct question *question = calloc(1, sizeof(*question) + size);
+	struct question *question = calloc(1, sizeof(*question));
 	pthread_t thread;
 	bool dead = false;
 
 	if (!question)
 		return false;
-	memcpy(question->path, path, size);
+	question->fd = fcntl(top->fd, F_DUPFD_CLOEXEC, 0);
 	pthread_mutex_init(&question->lock, NULL);
 	pthread_cond_init(&question->change, NULL);
 	question->references = 2;
-	if (pthread_create(&thread, NULL, ask, question) == 0) {
+	if (question->fd >= 0 &&
+	    pthread_create(&thread, NULL, ask, question) == 0) {
 		pthread_detach(thread);
 		dead = wait_for_answer(question);
 	} else {
@@ -191,17 +268,18 @@ static bool is_dead(const char *path)
 
 bool mount_point_clear(const char *path, bool may_fork)
 {
+	struct top top;
 	dev_t before = 0;
-	bool any = false;
+	bool any = false, dead = true;
 
-	for (;;) {
-		struct found found = look(path, 0);
-
+	while (dead && open_top(path, &top)) {
 		/* The same again: it cannot be unmounted. */
-		if (!found.ours || found.top == before || !is_dead(path))
-			return any;
-		mount_point_detach(path, may_fork);
-		any = true;
-		before = found.top;
+		dead = top.ours && top.device != before && is_dead(&top);
+		if (dead)
+			unmount_top(&top, path, may_fork);
+		any |= dead;
+		before = top.device;
+		close(top.fd);
 	}
+	return any;
 }

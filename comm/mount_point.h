@@ -23,10 +23,11 @@ dev_t mount_point_device(const char *path);
 /* Where the mount with the device @device is at the real path @path. */
 enum mount_place mount_point_find(const char *path, dev_t device);
 
-/* Unmount what is on top at @path, which must be a FUSE mount of ours, also
- * when files of it are open. Whom the kernel does not let needs fusermount3,
- * and is helped if he @may_fork: not after MPI has started. */
-void mount_point_detach(const char *path, bool may_fork);
+/* Unmount the FUSE mount of ours with the device @device, 0: whichever it is,
+ * if it is on top at the real path @path, also when files of it are open. Whom
+ * the kernel does not let needs fusermount3, and is helped if he @may_fork: not
+ * after MPI has started. */
+void mount_point_detach(const char *path, dev_t device, bool may_fork);
 
 /* Unmount what is on top at the real path @path as long as that is a mount of
  * a ckptfs which is gone, likewise. Was there one? May leave a thread behind

@@ -164,26 +164,19 @@ static int wait_for_child(struct parent *w)
 /*
  * What the daemon's end has left, a mount that nobody answers for. What is
  * mounted over it may be about to go, and what mounts on behalf of a daemon
- * that was killed may be later than its death.
+ * that was killed may be later than its death. By its device alone it is not
+ * known: what is there may be new, and have that again.
  */
 static void clear_point(struct parent *w, bool killed)
 {
-	bool known = atomic_load(&w->watch->device) != 0;
 	unsigned tries;
 
 	for (tries = 0; tries < CLEAR_TRIES; tries++) {
-		enum mount_place place = find_mount(w->watch);
-
-		if (place == MOUNT_ON_TOP)
-			mount_point_detach(w->watch->point, true);
-		else if (place == MOUNT_NONE &&
-			 (known || !killed ||
-			  mount_point_clear(w->watch->point, true)))
-			break;
+		if (mount_point_clear(w->watch->point, true) ||
+		    (!killed && find_mount(w->watch) != MOUNT_COVERED))
+			return;
 		w->told |= wait_for_word(w, CLEAR_MS);
 	}
-	/* Of one that has ended before, below that. */
-	mount_point_clear(w->watch->point, true);
 }
 
 /* Is a rank still there? As long as it does not refuse, it may be. */

@@ -288,10 +288,12 @@ static int run_daemon(struct daemon *daemon, int report)
 	}
 	/* Nobody shall wait for MPI to see the mount gone. */
 	mount_detach(daemon->mount);
-	if (daemon->cluster && !cluster_stop(daemon->cluster))
+	if (daemon->cluster && !cluster_stop(daemon->cluster)) {
 		/* MPI is hung in a call: nothing of it may be freed, nor
 		 * waited for. */
+		mount_detach(daemon->mount);
 		_exit(EXIT_FAILURE);
+	}
 	mount_destroy(daemon->mount);
 	namespace_finish(&daemon->ns);
 	cluster_destroy(daemon->cluster);

@@ -32,8 +32,7 @@ struct mount {
 	struct fuse_session *session;	/* owned */
 	char *path, *source;		/* owned: of the mount point, and of
 					 * what is mounted */
-	bool attached;			/* by libfuse, which wants an end */
-	bool mounted;			/* as far as we know */
+	bool attached;
 	dev_t device;			/* of the mount; 0: not known */
 	bool inside;			/* path is inside of source */
 	bool watched;			/* what needs a fork before MPI has
@@ -316,7 +315,7 @@ int mount_attach(struct mount *mount)
 		error = -EIO;
 	if (error)
 		goto free_paths;
-	mount->attached = mount->mounted = true;
+	mount->attached = true;
 	mount->device = mount_point_device(path);
 	mount->inside = is_inside(path, source) && strcmp(path, source) != 0;
 	mount->ops.ns->drop_pages = drop_pages;
@@ -359,24 +358,22 @@ dev_t mount_device(const struct mount *mount)
 	return mount->device;
 }
 
+/* Has the kernel let go of it? Its device may be another's then. */
+static bool is_gone(const struct mount *mount)
+{
+	struct pollfd fd = { .fd = fuse_session_fd(mount->session) };
+
+	return poll(&fd, 1, 0) == 1 && fd.revents & POLLERR;
+}
+
 /* Not by libfuse, which unmounts whatever is on top. */
 void mount_detach(struct mount *mount)
 {
-	enum mount_place place = MOUNT_ON_TOP;
-
-	if (!mount->mounted)
+	if (!mount->attached)
 		return;
-	mount->mounted = false;
-	if (mount->device)
-		place = mount_point_find(mount->path, mount->device);
-	if (place == MOUNT_COVERED) {
-		log_line(LOG_LEVEL_WARNING,
-			 "%s: something else is mounted over this mount, which stays below it, dead",
-			 mount->path);
-		return;
-	}
-	if (place == MOUNT_ON_TOP)
-		mount_point_detach(mount->path, !mount->watched);
+	if (!is_gone(mount))
+		mount_point_detach(mount->path, mount->device,
+				   !mount->watched);
 	/* Of one that has ended before, below this one. */
 	mount_point_clear(mount->path, !mount->watched);
 }
@@ -398,6 +395,18 @@ static void finish_session(struct fuse_session *session)
 	}
 }
 
+/* Whoever ends later clears what is dead: this mount, if it was covered until
+ * just now, or one below it. */
+static void clear_point(const struct mount *mount)
+{
+	mount_point_clear(mount->path, !mount->watched);
+	if (mount->device &&
+	    mount_point_find(mount->path, mount->device) == MOUNT_COVERED)
+		log_line(LOG_LEVEL_WARNING,
+			 "%s: something else is mounted over this mount, which stays below it, dead",
+			 mount->path);
+}
+
 void mount_destroy(struct mount *mount)
 {
 	if (!mount)
@@ -409,8 +418,10 @@ void mount_destroy(struct mount *mount)
 		pool_stop(mount->pool);
 	workers_stop(&mount->workers);
 	mount_detach(mount);
-	if (mount->attached)
+	if (mount->attached) {
 		finish_session(mount->session);
+		clear_point(mount);
+	}
 	if (mount->session)
 		fuse_session_destroy(mount->session);
 	watch_destroy(mount->watch);

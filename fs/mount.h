@@ -46,7 +46,7 @@ const char *mount_source(const struct mount *mount);
 dev_t mount_device(const struct mount *mount);
 
 /* Take it out of sight, unless something else is mounted over it: what is open
- * is still served. May be called twice. */
+ * is still served. May be called again. */
 void mount_detach(struct mount *mount);
 
 /* Unmount, also when files are open, and free. NULL is fine. */

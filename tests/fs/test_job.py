@@ -248,3 +248,44 @@ def test_a_restart_that_does_not_wait(three, job, stores, tmp_path):
     check_all(again, data)
     again.end()
     assert not any(is_mounted(m) for m in again.mounts)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "unmount"])
+def test_a_mount_right_after_the_old_one(three, binary, tmp_path, how):
+    """It has the device number of the old one again, and stays."""
+    the_job, data = three(allow_log=GONE)
+    check_all(the_job, data)
+    pid, point = the_job.pid(1), the_job.mounts[1]
+    store = tmp_path / "new"
+    store.mkdir()
+    (store / "file").write_bytes(b"new")
+    if how == "unmount":
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+    else:
+        os.kill(pid, getattr(signal, how))
+    subprocess.run([binary, str(store), str(point)], check=True)
+    try:
+        poll(lambda: not is_alive(pid), 10, "the old daemon ends")
+        the_job.wait_state(1, 0, "lost" if how == "SIGKILL" else "left")
+        # What its watcher still does is done when that has nobody to wait for.
+        for rank in (0, 2):
+            the_job.unmount(rank)
+        the_job.wait()
+        assert (point / "file").read_bytes() == b"new"
+    finally:
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+    poll(lambda: not is_mounted(point), 10, "nothing is left")
+
+
+def test_two_jobs_in_quick_succession(three, job, stores, tmp_path):
+    """The second one ends while the first one still does."""
+    first, data = three(allow_log=GONE)
+    second = job(stores.pattern, 3, start=False, options=MPI, allow_log=GONE,
+                 mount=tmp_path / "mounts0/mnt%r")
+    first.proc.send_signal(signal.SIGTERM)
+    second.start(30)
+    second.proc.send_signal(signal.SIGTERM)
+    for each in first, second:
+        each.wait()
+        poll(lambda: not each.processes(), 10, "no process stays")
+    assert not any(is_mounted(m) for m in second.mounts)
