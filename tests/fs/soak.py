@@ -22,7 +22,9 @@ READERS = 6
 # What a daemon may have more of at the end than after its first while:
 # descriptors, threads, KiB beside what each new thread has.  In a short time
 # its pools still fill.
-MORE = {True: (8, 4, 4 << 10), False: (12, 16, 48 << 10)}
+MORE = {True: (8, 4, 8 << 10), False: (12, 16, 48 << 10)}
+# And in a long time, who has least more of it: what leaks does so everywhere.
+LEAST_KIB = 3 << 10
 LONG = 60
 # The first while, of the whole: until the slices that the kernel may remember
 # are as many as ever.
@@ -178,6 +180,9 @@ def period(the_job, sample, files, rng, seconds):
                                     before, last[rank]):
             if b > a + most:
                 faults.append("rank %d: %d %s became %d" % (rank, a, what, b))
+    least = min(last[r][2] - first[r][2] for r in first)
+    if seconds >= LONG and least > LEAST_KIB:
+        faults.append("each rank has %d KiB more, at least" % least)
     return faults, counts, first, last
 
 
