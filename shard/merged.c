@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/merged.h"
 
+#include "shard/comparer.h"
 #include "shard/limits.h"
-#include "shard/name.h"
 #include "shard/store_list.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <search.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 /* How old a folder may be; how long to wait for a rank whose last list is
  * there; folders to keep. */
@@ -26,18 +23,11 @@ struct cached {
 				 * lock */
 };
 
-/* Two files that were compared. */
-struct verdict {
-	uint64_t key;
-	bool same;
-};
-
 struct merger {
-	struct peers *peers;	/* borrowed; const, as is what says */
-	void (*say)(void *context, const char *line);
-	void *context;
+	struct peers *peers;	/* borrowed; const */
+	struct comparer comparer;
 	pthread_mutex_t lock;
-	void *cache, *verdicts;	/* trees of search.h; guarded by lock */
+	void *cache;		/* a tree of search.h; guarded by lock */
 	unsigned cached_count;	/* likewise */
 };
 
@@ -47,131 +37,6 @@ static uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* ---- comparing ----------------------------------------------------------- */
-
-static int compare_verdicts(const void *a, const void *b)
-{
-	const struct verdict *x = a, *y = b;
-
-	return x->key < y->key ? -1 : x->key > y->key;
-}
-
-static bool join(const char *path, const char *name, char *ret, size_t size)
-{
-	return (size_t)snprintf(ret, size, "%s%s%s", path, *path ? "/" : "",
-				name) < size;
-}
-
-static int digest(struct merger *merger, unsigned rank,
-		  const struct file_range *range, uint64_t hash[2])
-{
-	struct peers *peers = merger->peers;
-	struct stat status;
-	struct pin pin;
-	int fd, error;
-
-	if (peers->stores[rank] < 0)
-		return peers->digest(peers, rank, range, hash);
-	error = store_open(peers->stores[rank], range->path, &fd, &status);
-	if (error)
-		return error;
-	pin = pin_from_stat(&status);
-	error = pin_equal(&pin, &range->pin) ?
-		store_digest(fd, range->pin.size, hash) : -ESTALE;
-	close(fd);
-	return error;
-}
-
-/* 0, or -errno when a rank does not say what it has. */
-static int same_content(struct merger *merger, const char *path,
-			const struct merged_entry *a,
-			const struct merged_entry *b, bool *ret_same)
-{
-	const struct pin *p = &a->stored.pin, *q = &b->stored.pin;
-	struct file_range range = { .path = path, .exact = true };
-	uint64_t x[2], y[2];
-	int error;
-
-	/* One file of a file system that both have. */
-	*ret_same = p->size == q->size && p->inode == q->inode &&
-		    p->mtime == q->mtime && p->ctime == q->ctime;
-	if (*ret_same || p->size != q->size || p->size > LIMIT_COMPARE_SIZE)
-		return 0;
-	range.pin = *p;
-	error = digest(merger, a->rank, &range, x);
-	range.pin = *q;
-	if (!error)
-		error = digest(merger, b->rank, &range, y);
-	*ret_same = !error && x[0] == y[0] && x[1] == y[1];
-	return error;
-}
-
-/* May it be known at the next look? Else it is as if they differed. */
-static bool is_passing(int error)
-{
-	return error == -EIO || error == -ESTALE || error == -ENOMEM ||
-	       error == -ESHUTDOWN;
-}
-
-static void say_conflict(struct merger *merger, const char *path,
-			 const struct merged_entry *a,
-			 const struct merged_entry *b)
-{
-	bool large = S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
-		     a->stored.pin.size == b->stored.pin.size &&
-		     a->stored.pin.size > LIMIT_COMPARE_SIZE;
-	char line[LIMIT_PATH_SIZE + 128];
-
-	if (!merger->say)
-		return;
-	snprintf(line, sizeof(line), large ?
-		 "%s: rank %u and rank %u have it, too large to be compared: that of rank %u is used" :
-		 "%s: differs between rank %u and rank %u: that of rank %u is used",
-		 path, a->rank, b->rank, a->rank);
-	merger->say(merger->context, line);
-}
-
-/* Are the two one file? Found out, and said, once. */
-static bool is_same(struct merger *merger, const char *folder,
-		    const struct merged_entry *a, const struct merged_entry *b)
-{
-	char path[LIMIT_PATH_SIZE];
-	struct verdict verdict = { .same = false }, *made, **found;
-
-	if (!S_ISREG(a->stored.mode) && !S_ISREG(b->stored.mode) &&
-	    (a->stored.mode & S_IFMT) == (b->stored.mode & S_IFMT))
-		return true;
-	if (!join(folder, a->name, path, sizeof(path)))
-		return false;
-	verdict.key = name_hash(path, strlen(path), a->rank);
-	verdict.key = name_hash(&a->stored.pin, sizeof(a->stored.pin),
-				verdict.key + b->rank);
-	verdict.key = name_hash(&b->stored.pin, sizeof(b->stored.pin),
-				verdict.key);
-	pthread_mutex_lock(&merger->lock);
-	found = tfind(&verdict, &merger->verdicts, compare_verdicts);
-	if (found)
-		verdict = **found;
-	pthread_mutex_unlock(&merger->lock);
-	if (found)
-		return verdict.same;
-	if (S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
-	    is_passing(same_content(merger, path, a, b, &verdict.same)))
-		return false;
-	if (!verdict.same)
-		say_conflict(merger, path, a, b);
-	made = malloc(sizeof(*made));
-	if (!made)
-		return verdict.same;
-	*made = verdict;
-	pthread_mutex_lock(&merger->lock);
-	found = tsearch(made, &merger->verdicts, compare_verdicts);
-	if (!found || *found != made)
-		free(made);
-	pthread_mutex_unlock(&merger->lock);
-	return verdict.same;
 }
 
 /* ---- merging ------------------------------------------------------------- */
@@ -185,14 +50,14 @@ static int compare_entries(const void *a, const void *b)
 }
 
 /* All entries of all ranks, unsorted. */
-static int collect(struct merged *merged, unsigned ranks)
+static int collect(struct merged *merged)
 {
 	size_t size = 0, count = 0, position;
 	struct stored stored;
 	char *text;
 	unsigned rank;
 
-	for (rank = 0; rank < ranks; rank++) {
+	for (rank = 0; rank < merged->ranks; rank++) {
 		const struct array *list = &merged->lists[rank];
 
 		for (position = 0; stored_entry_next(list->data, list->size,
@@ -205,7 +70,7 @@ static int collect(struct merged *merged, unsigned ranks)
 	merged->names = text = malloc(size + 1);
 	if (!merged->entries || !text)
 		return -ENOMEM;
-	for (rank = 0; rank < ranks; rank++) {
+	for (rank = 0; rank < merged->ranks; rank++) {
 		const struct array *list = &merged->lists[rank];
 
 		for (position = 0; stored_entry_next(list->data, list->size,
@@ -249,7 +114,8 @@ static void reduce(struct merger *merger, struct merged *merged)
 			merged->entries[kept++] = *entry;
 			continue;
 		}
-		if (!is_same(merger, merged->path, last, entry) ||
+		if (!comparer_is_same(&merger->comparer, merged->path, last,
+				      entry) ||
 		    !S_ISREG(last->stored.mode))
 			continue;
 		if (entry->rank == merger->peers->rank ||
@@ -362,11 +228,11 @@ static int ask(struct merger *merger, struct merged *merged,
 	return error;
 }
 
-static void destroy(struct merged *merged, unsigned ranks)
+static void destroy(struct merged *merged)
 {
 	unsigned i;
 
-	for (i = 0; merged->lists && i < ranks; i++)
+	for (i = 0; merged->lists && i < merged->ranks; i++)
 		array_finish(&merged->lists[i]);
 	free(merged->lists);
 	free(merged->known);
@@ -376,7 +242,6 @@ static void destroy(struct merged *merged, unsigned ranks)
 	free(merged);
 }
 
-/* The lists are only for the next look: their number is in the first. */
 static int make(struct merger *merger, const char *path,
 		const struct merged *before, struct merged **ret_merged)
 {
@@ -396,9 +261,9 @@ static int make(struct merger *merger, const char *path,
 	if (!error)
 		error = ask(merger, merged, before);
 	if (!error)
-		error = collect(merged, ranks);
+		error = collect(merged);
 	if (error) {
-		destroy(merged, ranks);
+		destroy(merged);
 		return error;
 	}
 	reduce(merger, merged);
@@ -410,7 +275,7 @@ static int make(struct merger *merger, const char *path,
 void merged_put(struct merged *merged)
 {
 	if (merged && atomic_fetch_sub(&merged->references, 1) == 1)
-		destroy(merged, merged->ranks);
+		destroy(merged);
 }
 
 /* ---- the cache ----------------------------------------------------------- */
@@ -447,14 +312,20 @@ static struct cached *get_cached_locked(struct merger *merger,
 	return cached;
 }
 
+/* With one more reference; NULL: there is none yet. */
+static struct merged *get_merged_locked(const struct cached *cached)
+{
+	if (cached->merged)
+		atomic_fetch_add(&cached->merged->references, 1);
+	return cached->merged;
+}
+
 static struct merged *get_merged(struct merger *merger, struct cached *cached)
 {
 	struct merged *merged;
 
 	pthread_mutex_lock(&merger->lock);
-	merged = cached->merged;
-	if (merged)
-		atomic_fetch_add(&merged->references, 1);
+	merged = get_merged_locked(cached);
 	pthread_mutex_unlock(&merger->lock);
 	return merged;
 }
@@ -469,9 +340,7 @@ int merger_recall(struct merger *merger, const char *path, unsigned rank,
 	pthread_mutex_lock(&merger->lock);
 	found = tfind(&key, &merger->cache, compare_cached);
 	if (found)
-		merged = (*found)->merged;
-	if (merged)
-		atomic_fetch_add(&merged->references, 1);
+		merged = get_merged_locked(*found);
 	pthread_mutex_unlock(&merger->lock);
 	if (merged && rank < merged->ranks && merged->known[rank])
 		error = array_append(out, merged->lists[rank].data,
@@ -537,8 +406,7 @@ struct merger *merger_create(struct peers *peers,
 	if (!merger)
 		return NULL;
 	merger->peers = peers;
-	merger->say = say;
-	merger->context = context;
+	comparer_init(&merger->comparer, peers, say, context);
 	pthread_mutex_init(&merger->lock, NULL);
 	return merger;
 }
@@ -558,7 +426,7 @@ void merger_destroy(struct merger *merger)
 	if (!merger)
 		return;
 	tdestroy(merger->cache, free_cached);
-	tdestroy(merger->verdicts, free);
+	comparer_finish(&merger->comparer);
 	pthread_mutex_destroy(&merger->lock);
 	free(merger);
 }

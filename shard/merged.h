@@ -34,7 +34,7 @@ struct merged {
 	struct merged_entry *entries;	/* owned; sorted by name */
 	char *names;			/* owned: their names and targets */
 	struct array *lists;		/* owned: of each rank, as it came */
-	bool *known;			/* owned: the rank was asked once */
+	bool *known;			/* owned: what the rank has is known */
 	uint64_t made_ms;
 };
 
