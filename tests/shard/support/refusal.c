@@ -3,6 +3,9 @@
 
 #include "support/test.h"
 
+#include "shard/catalog_check.h"
+
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -16,4 +19,14 @@ void refusal_check(const char *what, const struct fault *fault, int error,
 		 ": %s", what, fault->error, fault->offset,
 		 fault->reason ? fault->reason : "(no reason)", error, offset,
 		 reason);
+}
+
+void refusal_catalog(const struct catalog *catalog, uint64_t whole,
+		     const char *reason)
+{
+	struct fault fault = { .error = 0 };
+
+	assert_int_equal(catalog_check(catalog, whole, &fault), -EBADMSG);
+	assert_true(fault.offset < whole);
+	refusal_check(reason, &fault, -EBADMSG, fault.offset, reason);
 }
