@@ -35,59 +35,73 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* The device of a line, if that is of @path; 0 otherwise. */
-static dev_t line_device(char *line, const char *path)
-{
-	unsigned device_major, device_minor;
-	int start, end;
-
-	if (sscanf(line, "%*u %*u %u:%u %*s %n%*s%n", &device_major,
-		   &device_minor, &start, &end) != 2)
-		return 0;
-	line[end] = '\0';
-	unescape(line + start);
-	return strcmp(line + start, path) == 0 ?
-	       makedev(device_major, device_minor) : 0;
-}
-
-struct found {
-	dev_t top;		/* 0: there is none */
-	bool has_device;	/* the wanted one is among them */
+/* One line of /proc/self/mountinfo. */
+struct mounted {
+	unsigned number;
+	dev_t device;
+	const char *point;	/* real path, until the next line */
+	bool ours;		/* of a ckptfs, in any process */
 };
 
-/* Of several, the last one is on top. */
-static struct found look(const char *path, dev_t device)
+struct mount_table {
+	FILE *file;
+	char *line;
+	size_t size;
+};
+
+static bool next_mount(struct mount_table *table, struct mounted *ret)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	struct found found = { .top = 0 };
-	char *line = NULL;
-	size_t size = 0;
+	while (table->file &&
+	       getline(&table->line, &table->size, table->file) > 0) {
+		unsigned device_major, device_minor;
+		int start, end;
 
-	while (file && getline(&line, &size, file) > 0) {
-		dev_t here = line_device(line, path);
-
-		if (here == 0)
+		if (sscanf(table->line, "%u %*u %u:%u %*s %n%*s%n",
+			   &ret->number, &device_major, &device_minor, &start,
+			   &end) != 3)
 			continue;
-		found.top = here;
-		found.has_device |= here == device;
+		ret->device = makedev(device_major, device_minor);
+		ret->ours = strstr(table->line, " - fuse.ckptfs ") != NULL;
+		ret->point = table->line + start;
+		table->line[end] = '\0';
+		unescape(table->line + start);
+		return true;
 	}
-	free(line);
-	if (file)
-		fclose(file);
-	return found;
+	return false;
 }
 
-dev_t mount_point_device(const char *path)
+static void open_table(struct mount_table *table)
 {
-	return look(path, 0).top;
+	*table = (struct mount_table){
+		.file = fopen("/proc/self/mountinfo", "re"),
+	};
+}
+
+static void close_table(struct mount_table *table)
+{
+	free(table->line);
+	if (table->file)
+		fclose(table->file);
 }
 
 enum mount_place mount_point_find(const char *path, dev_t device)
 {
-	struct found found = look(path, device);
+	enum mount_place place = MOUNT_NONE;
+	struct mount_table table;
+	struct mounted mounted;
 
-	return !found.has_device ? MOUNT_NONE :
-	       found.top == device ? MOUNT_ON_TOP : MOUNT_COVERED;
+	open_table(&table);
+	while (next_mount(&table, &mounted)) {
+		if (strcmp(mounted.point, path) != 0)
+			continue;
+		/* Of several, the last one is on top. */
+		if (mounted.device == device)
+			place = MOUNT_ON_TOP;
+		else if (place == MOUNT_ON_TOP)
+			place = MOUNT_COVERED;
+	}
+	close_table(&table);
+	return place;
 }
 
 /* ---- the one on top ------------------------------------------------------ */
@@ -119,23 +133,16 @@ static unsigned mount_number(int fd)
 
 static bool find_mount(struct top *top, unsigned number)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	unsigned here, device_major, device_minor;
-	char *line = NULL;
-	size_t size = 0;
+	struct mount_table table;
+	struct mounted mounted = { .device = 0 };
 	bool found = false;
 
-	while (file && !found && getline(&line, &size, file) > 0) {
-		found = sscanf(line, "%u %*u %u:%u", &here, &device_major,
-			       &device_minor) == 3 && here == number;
-		if (!found)
-			continue;
-		top->device = makedev(device_major, device_minor);
-		top->ours = strstr(line, " - fuse.ckptfs ") != NULL;
-	}
-	free(line);
-	if (file)
-		fclose(file);
+	open_table(&table);
+	while (!found && next_mount(&table, &mounted))
+		found = mounted.number == number;
+	close_table(&table);
+	top->device = mounted.device;
+	top->ours = mounted.ours;
 	return found;
 }
 
@@ -148,6 +155,16 @@ static bool open_top(const char *path, struct top *ret_top)
 		return true;
 	close(ret_top->fd);
 	return false;
+}
+
+dev_t mount_point_device(const char *path)
+{
+	struct top top;
+
+	if (!open_top(path, &top))
+		return 0;
+	close(top.fd);
+	return top.ours ? top.device : 0;
 }
 
 static void unmount_by_path(const char *path)

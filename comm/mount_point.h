@@ -17,7 +17,8 @@ enum mount_place {
 	MOUNT_ON_TOP,
 };
 
-/* The device of what is on top at the real path @path; 0: none is known. */
+/* The device of the mount of ours that is on top at the real path @path; 0:
+ * there is none. */
 dev_t mount_point_device(const char *path);
 
 /* Where the mount with the device @device is at the real path @path. */
