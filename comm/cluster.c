@@ -27,7 +27,7 @@ enum state { STARTING, RUNNING, FAILED, STOPPED };
 
 struct cluster {
 	struct client client;		/* has the peers */
-	struct cluster_options options;	/* const; its strings are gone */
+	struct cluster_options options;	/* const; of mine only its store_fd */
 	struct hello mine;		/* const but for its bell */
 	pthread_t thread;
 	bool started;			/* there is a thread */
@@ -286,6 +286,10 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	c->options = *options;
 	c->parent = getppid();
 	meet_hello(&options->mine, &c->mine);
+	/* Its texts are the caller's. */
+	c->options.mine = (struct meet_options){
+		.store_fd = options->mine.store_fd,
+	};
 	c->hellos = calloc(options->count, sizeof(*c->hellos));
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

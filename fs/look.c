@@ -33,7 +33,6 @@ static const char *here(const char *path)
 	return *path ? path : ".";
 }
 
-
 static uint64_t now_ms(void)
 {
 	struct timespec now;
