@@ -113,12 +113,7 @@ static void init_peers(struct engine *engine)
 	}
 }
 
-/*
- * Memory for @count buffers, of which no page is there before it is used. The
- * kernel copies to and from huge pages in less time: it looks up each page of
- * a buffer for the copy between processes, and for its own answer. Where it
- * has none of these, nothing is lost.
- */
+/* Memory for @count buffers, of which no page is there before it is used. */
 static unsigned char *map_buffers(unsigned count, void **ret_map)
 {
 	unsigned char *map = mmap(NULL, count * BUFFER_SIZE + HUGE_SIZE,
@@ -129,9 +124,7 @@ static unsigned char *map_buffers(unsigned count, void **ret_map)
 	if (map == MAP_FAILED)
 		return NULL;
 	*ret_map = map;
-	map += -(uintptr_t)map % HUGE_SIZE;
-	madvise(map, count * BUFFER_SIZE, MADV_HUGEPAGE);
-	return map;
+	return map + -(uintptr_t)map % HUGE_SIZE;
 }
 
 static void unmap_buffers(struct engine *engine)

@@ -21,9 +21,14 @@ enum { SLOT_MAX = 96, ROOM_MAX = 64, EVENT_MAX = 512 };
 enum { HOT_NS = 50 * 1000, NAP_NS = 50 * 1000, NAP_WAIT_NS = 1000 * 1000,
        NAP_MAX_NS = 64 * 1000 * 1000, AWAIT_NS = 20 * 1000 * 1000 };
 
-/* Of a buffer: whole pages. And of a huge page, here. */
+/* Of a buffer: whole pages. And of a huge page, here. After how many bulks of
+ * half a buffer or more buffers are worth huge pages. */
 #define BUFFER_SIZE ((ENGINE_BULK_MAX + 4095) / 4096 * 4096)
 #define HUGE_SIZE ((size_t)2 << 20)
+enum { HUGE_BULKS = 64 };
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100,
        GREET_COUNT = 50, DRAIN_MS = 500 };
@@ -110,6 +115,7 @@ struct engine {
 	/* The thread's: */
 	uint64_t now_ns, moved_ns, rung_ns, checked_ms, stop_ms;
 	unsigned active;		/* slots and rooms with operations */
+	unsigned bulks;			/* large ones, up to HUGE_BULKS */
 	bool waiting;			/* a call has not ended */
 	bool awaited;			/* rung, and nothing has come yet */
 	void *slot_map, *room_map;	/* owned: of their buffers */
