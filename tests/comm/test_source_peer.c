@@ -13,7 +13,7 @@ static bool has_hole(const struct box *selection, uint64_t offset,
 	bool whole;
 
 	assert_non_null(expected);
-	whole = store_expect(&store, selection, offset, size, expected);
+	whole = test_store_expect(&store, selection, offset, size, expected);
 	free(expected);
 	return !whole;
 }

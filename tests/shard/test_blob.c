@@ -16,7 +16,7 @@
 
 static const struct checkpoint_options options = { .cache = NULL };
 
-static struct folder folder;
+static struct test_folder folder;
 static struct checkpoint *checkpoint;
 static struct reply *reply;
 

@@ -141,7 +141,7 @@ static void samples_pass(void **state)
 
 	(void)state;
 	for (kind = 0; kind < 4; kind++) {
-		struct folder folder;
+		struct test_folder folder;
 
 		folder_make(&folder);
 		if (kind < 2)

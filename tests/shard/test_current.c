@@ -14,7 +14,7 @@
 
 static const struct checkpoint_options plain_options = { .cache = NULL };
 
-static struct folder folder;
+static struct test_folder folder;
 static struct checkpoint_report report;
 static struct checkpoint *checkpoint;
 

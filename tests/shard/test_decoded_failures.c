@@ -73,7 +73,7 @@ static void check_all(void)
 
 	if (error)
 		fail_msg("after %s: %d", fail_name(), error);
-	store_copy(&coded.store, found);
+	test_store_copy(&coded.store, found);
 	assert_memory_equal(found, coded.store.bytes, sizeof(found));
 	reply_release(coded.store.reply);
 }

@@ -23,7 +23,7 @@ static const struct checkpoint_options plain_options = { .cache = NULL };
 
 enum { FIRST = 42, TOO_MANY = 2000 };
 
-static struct folder folder;
+static struct test_folder folder;
 
 static int setup(void **state)
 {

@@ -17,7 +17,7 @@
 
 enum { COUNT = 40, LIMIT = 32 };
 
-static struct folder folder;
+static struct test_folder folder;
 static struct catalog *catalog;
 static struct pin pins[COUNT];
 static struct files *files;

@@ -16,7 +16,7 @@
 enum { FILE_SIZE = 1 << 20, SCRATCH_SIZE = 1 << 16 };
 
 static struct dice dice;
-static struct folder folder;
+static struct test_folder folder;
 static unsigned char *content;
 static struct file file;
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static struct folder folder;
+static struct test_folder folder;
 static struct checkpoint_options options;
 static struct checkpoint_report report;
 static struct checkpoint *checkpoint;

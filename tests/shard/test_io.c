@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static struct folder folder;
+static struct test_folder folder;
 
 static int setup(void **state)
 {

@@ -178,7 +178,7 @@ static void the_own_copy(void **state)
 /* Else that of a rank whose store can be opened from here. */
 static void a_copy_on_this_host(void **state)
 {
-	struct folder folder;
+	struct test_folder folder;
 	int fd;
 
 	(void)state;

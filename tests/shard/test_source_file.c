@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What happens when the store is not what it was, or was never sound. */
 #include "support/test.h"
-#include "support/store.h"
+#include "support/test_store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static struct dice dice;
-static struct store store;
+static struct test_store store;
 
 /* 64 rows of 4 KiB in four shards, one a file. */
 static int setup(void **state)
@@ -26,18 +26,18 @@ static int setup(void **state)
 		world.parts[i] = BOX2(16 * i, 0, 16, 1024);
 	/* Until each has a file of its own. */
 	for (;;) {
-		store_make(&store, &world, true, &dice);
+		test_store_make(&store, &world, true, &dice);
 		files = (unsigned)store.catalog->file_count;
 		if (files == 4)
 			return 0;
-		store_free(&store);
+		test_store_free(&store);
 	}
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	store_free(&store);
+	test_store_free(&store);
 	return 0;
 }
 
@@ -52,7 +52,7 @@ enum { SHARD_SIZE = 16 * 4096 };
 
 static int read_shard(unsigned shard)
 {
-	return store_read(&store, NULL, (uint64_t)shard * SHARD_SIZE,
+	return test_store_read(&store, NULL, (uint64_t)shard * SHARD_SIZE,
 			  SHARD_SIZE);
 }
 
@@ -61,7 +61,7 @@ static void check_shard(unsigned shard)
 	static unsigned char found[SHARD_SIZE];
 
 	assert_int_equal(read_shard(shard), 0);
-	store_copy(&store, found);
+	test_store_copy(&store, found);
 	assert_memory_equal(found, store.bytes + shard * SHARD_SIZE,
 			    SHARD_SIZE);
 	reply_release(store.reply);
@@ -129,7 +129,7 @@ static void missing_file_is_an_io_error(void **state)
 {
 	(void)state;
 	assert_int_equal(unlinkat(store.folder.fd, path_of(1), 0), 0);
-	store_open(&store);
+	test_store_open(&store);
 	assert_int_equal(read_shard(1), -EIO);
 	assert_int_equal(read_shard(1), -EIO);
 	check_shard(0);
@@ -141,7 +141,7 @@ static void file_that_is_too_short(void **state)
 {
 	(void)state;
 	truncate_file(path_of(1), SHARD_SIZE / 2);
-	store_open(&store);
+	test_store_open(&store);
 	assert_int_equal(read_shard(1), -EIO);
 	assert_int_equal(store.reply->fault.error, -EIO);
 	assert_string_equal(store.reply->fault_file, path_of(1));
@@ -162,7 +162,7 @@ static void check_damage(const char *where, const char *reason)
 	close(fd);
 	assert_non_null(at);
 	folder_poke(&store.folder, path, (uint64_t)(at - content), 'I');
-	store_open(&store);
+	test_store_open(&store);
 	assert_int_equal(read_shard(1), -EIO);
 	assert_true(store.reply->fault.error != 0);
 	assert_non_null(strstr(store.reply->fault.reason, reason));
@@ -201,7 +201,7 @@ static void nowait_does_not_open_files(void **state)
 	/* Now it is open, known and in memory. */
 	store.reply->nowait = true;
 	check_shard(0);
-	assert_int_equal(store_read(&store, NULL, 0, 2 * SHARD_SIZE),
+	assert_int_equal(test_store_read(&store, NULL, 0, 2 * SHARD_SIZE),
 			 -EAGAIN);
 	assert_int_equal(store.reply->hold_count, 0);
 }
@@ -262,15 +262,15 @@ static void *read_all(void *argument)
 	uintptr_t wrong = !found || !reply, i, shard;
 
 	for (i = 0; i < 50 && !wrong; i++) {
-		struct store mine = store;
+		struct test_store mine = store;
 
 		mine.reply = reply;
 		shard = (i + (uintptr_t)argument) % 4;
-		if (store_read(&mine, NULL, shard * SHARD_SIZE, SHARD_SIZE)) {
+		if (test_store_read(&mine, NULL, shard * SHARD_SIZE, SHARD_SIZE)) {
 			wrong++;
 			break;
 		}
-		store_copy(&mine, found);
+		test_store_copy(&mine, found);
 		wrong += memcmp(found, store.bytes + shard * SHARD_SIZE,
 				SHARD_SIZE) != 0;
 	}

@@ -5,7 +5,7 @@
  * over a source that fails.
  */
 #include "support/test.h"
-#include "support/store.h"
+#include "support/test_store.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,19 +15,19 @@
 static struct dice dice;
 
 /* Read and compare; the oracle says whether a hole is met. */
-static void check_range(struct store *store, const struct box *selection,
+static void check_range(struct test_store *store, const struct box *selection,
 			uint64_t offset, uint64_t size)
 {
 	unsigned char *expected = malloc(size + 1), *found = malloc(size + 1);
-	int error = store_read(store, selection, offset, size);
+	int error = test_store_read(store, selection, offset, size);
 
 	assert_true(expected && found);
-	if (store_expect(store, selection, offset, size, expected)) {
+	if (test_store_expect(store, selection, offset, size, expected)) {
 		if (error)
 			fail_msg("error %d: %s", error,
 				 store->reply->fault.error ?
 				 store->reply->fault.reason : "no fault");
-		store_copy(store, found);
+		test_store_copy(store, found);
 		assert_memory_equal(found, expected, size);
 	} else {
 		assert_int_equal(error, -EIO);
@@ -37,7 +37,7 @@ static void check_range(struct store *store, const struct box *selection,
 	free(found);
 }
 
-static void check_random_ranges(struct store *store, unsigned count)
+static void check_random_ranges(struct test_store *store, unsigned count)
 {
 	uint64_t element = dtype_info(store->world.dtype)->size;
 
@@ -64,12 +64,12 @@ static void check_worlds(const struct world_limits *limits, unsigned worlds,
 
 	for (i = 0; i < worlds; i++) {
 		struct world world;
-		struct store store;
+		struct test_store store;
 
 		world_make(&world, limits, &dice);
-		store_make(&store, &world, plain, &dice);
+		test_store_make(&store, &world, plain, &dice);
 		check_random_ranges(&store, ranges);
-		store_free(&store);
+		test_store_free(&store);
 	}
 }
 
@@ -107,45 +107,45 @@ static void large_row_major_tensors(void **state)
 static void long_runs_are_borrowed(void **state)
 {
 	struct world world = { .dtype = DTYPE_F32, .part_count = 2 };
-	struct store store;
+	struct test_store store;
 
 	(void)state;
 	world.shape = BOX2(0, 0, 100, 1000);
 	world.parts[0] = BOX2(0, 0, 50, 1000);
 	world.parts[1] = BOX2(50, 0, 50, 1000);
-	store_make(&store, &world, true, &dice);
-	assert_int_equal(store_read(&store, NULL, 0, 400000), 0);
+	test_store_make(&store, &world, true, &dice);
+	assert_int_equal(test_store_read(&store, NULL, 0, 400000), 0);
 	assert_null(store.reply->buffer);
 	assert_int_equal(store.reply->iov_count, 2);
 	check_range(&store, NULL, 0, 400000);
 	check_range(&store, NULL, 1, 399998);
-	store_free(&store);
+	test_store_free(&store);
 }
 
 /* Columns of 1 KiB: 1024 runs in 1 MiB, more than a reply has segments. */
 static void more_runs_than_segments(void **state)
 {
 	struct world world = { .dtype = DTYPE_F32, .part_count = 4 };
-	struct store store;
+	struct test_store store;
 	unsigned i;
 
 	(void)state;
 	world.shape = BOX2(0, 0, 512, 1024);
 	for (i = 0; i < 4; i++)
 		world.parts[i] = BOX2(0, 256 * i, 512, 256);
-	store_make(&store, &world, true, &dice);
+	test_store_make(&store, &world, true, &dice);
 	check_range(&store, NULL, 0, LIMIT_READ_SIZE);
 	check_range(&store, NULL, 512, LIMIT_READ_SIZE);
 	check_range(&store, NULL, LIMIT_READ_SIZE, LIMIT_READ_SIZE);
 	/* Few enough to be borrowed. */
-	assert_int_equal(store_read(&store, NULL, 0, LIMIT_READ_SIZE / 2), 0);
+	assert_int_equal(test_store_read(&store, NULL, 0, LIMIT_READ_SIZE / 2), 0);
 	assert_int_equal(store.reply->iov_count, 512);
 	check_range(&store, NULL, 0, LIMIT_READ_SIZE / 2);
-	store_free(&store);
+	test_store_free(&store);
 }
 
 /* Let go of what was built, for something else in its place. */
-static void store_forget(struct store *store)
+static void store_forget(struct test_store *store)
 {
 	reply_release(store->reply);
 	source_file_destroy(store->source);
@@ -154,13 +154,13 @@ static void store_forget(struct store *store)
 }
 
 /* A store of one tensor whose only item is @item. */
-static void make_single(struct store *store, const struct world *world,
+static void make_single(struct test_store *store, const struct world *world,
 			const struct array *item)
 {
 	struct notes notes;
 	struct catalog_builder *builder;
 
-	store_make(store, world, true, &dice);
+	test_store_make(store, world, true, &dice);
 	store_forget(store);
 	builder = catalog_out_create(&notes);
 	catalog_out_begin(builder, "w", world->dtype, &world->shape);
@@ -168,7 +168,7 @@ static void make_single(struct store *store, const struct world *world,
 	catalog_out_end(builder);
 	store->catalog = catalog_out_finish(builder);
 	folder_write(&store->folder, "single", item->data, item->size);
-	store_open(store);
+	test_store_open(store);
 }
 
 /* One row for all, by a stride of 0. */
@@ -180,7 +180,7 @@ static void expanded_tensor(void **state)
 	struct world world = { .dtype = DTYPE_U8, .shape = shape,
 			       .part_count = 1, .parts = { shape } };
 	struct array item = { .data = NULL };
-	struct store store;
+	struct test_store store;
 	unsigned i;
 
 	(void)state;
@@ -195,7 +195,7 @@ static void expanded_tensor(void **state)
 		store.bytes[i] = row[i % sizeof(row)];
 	check_range(&store, NULL, 0, store.size);
 	check_random_ranges(&store, 20);
-	store_free(&store);
+	test_store_free(&store);
 	array_finish(&item);
 }
 
@@ -208,7 +208,7 @@ static void last_of_overlapping_shards(void **state)
 	struct notes notes;
 	struct catalog_builder *builder;
 	unsigned char storage[40], found[60];
-	struct store store;
+	struct test_store store;
 	unsigned i;
 
 	(void)state;
@@ -216,7 +216,7 @@ static void last_of_overlapping_shards(void **state)
 	world.parts[0] = BOX1(20, 40);
 	world.parts[1] = BOX1(0, 30);
 	world.parts[2] = BOX1(10, 15);
-	store_make(&store, &world, true, &dice);
+	test_store_make(&store, &world, true, &dice);
 	store_forget(&store);
 	builder = catalog_out_create(&notes);
 	catalog_out_begin(builder, "w", DTYPE_U8, &world.shape);
@@ -233,49 +233,49 @@ static void last_of_overlapping_shards(void **state)
 	catalog_out_end(builder);
 	store.catalog = catalog_out_finish(builder);
 	folder_write(&store.folder, "single", item.data, item.size);
-	store_open(&store);
-	assert_int_equal(store_read(&store, NULL, 0, 60), 0);
-	store_copy(&store, found);
+	test_store_open(&store);
+	assert_int_equal(test_store_read(&store, NULL, 0, 60), 0);
+	test_store_copy(&store, found);
 	for (i = 0; i < 60; i++)
 		assert_int_equal(found[i], i >= 10 && i < 25 ? 'c' :
 					   i < 30 ? 'b' : 'a');
-	store_free(&store);
+	test_store_free(&store);
 	array_finish(&item);
 }
 
 static void types_without_bytes_are_not_served(void **state)
 {
 	struct world world = { .dtype = DTYPE_U8, .part_count = 1 };
-	struct store store;
+	struct test_store store;
 
 	(void)state;
 	world.shape = world.parts[0] = BOX1(0, 10);
-	store_make(&store, &world, true, &dice);
+	test_store_make(&store, &world, true, &dice);
 	((struct catalog_entry *)(uintptr_t)
 		 catalog_entry(store.catalog, 0))->dtype = DTYPE_QU4X2;
-	assert_int_equal(store_read(&store, NULL, 0, 5), -EOPNOTSUPP);
+	assert_int_equal(test_store_read(&store, NULL, 0, 5), -EOPNOTSUPP);
 	((struct catalog_entry *)(uintptr_t)
 		 catalog_entry(store.catalog, 0))->dtype = DTYPE_UNKNOWN;
-	assert_int_equal(store_read(&store, NULL, 0, 0), -EOPNOTSUPP);
-	store_free(&store);
+	assert_int_equal(test_store_read(&store, NULL, 0, 0), -EOPNOTSUPP);
+	test_store_free(&store);
 }
 
 static void transformed_items_are_not_read(void **state)
 {
 	struct world world = { .dtype = DTYPE_U8, .part_count = 2 };
-	struct store store;
+	struct test_store store;
 
 	(void)state;
 	world.shape = BOX1(0, 20);
 	world.parts[0] = BOX1(0, 10);
 	world.parts[1] = BOX1(10, 10);
-	store_make(&store, &world, true, &dice);
+	test_store_make(&store, &world, true, &dice);
 	((struct catalog_shard *)(uintptr_t)catalog_shard(store.catalog,
 		catalog_entry(store.catalog, 0), 1))->flags =
 		CATALOG_TRANSFORMED;
-	assert_int_equal(store_read(&store, NULL, 0, 20), -EOPNOTSUPP);
+	assert_int_equal(test_store_read(&store, NULL, 0, 20), -EOPNOTSUPP);
 	check_range(&store, NULL, 0, 10);
-	store_free(&store);
+	test_store_free(&store);
 }
 
 /* A source around a source: the @countdown-th read fails. */
@@ -311,15 +311,15 @@ static void nth_read_of_a_source_fails(void **state)
 		struct transfer transfer = { .source = &failing.base };
 		unsigned char *expected, *found;
 		struct world world;
-		struct store store;
+		struct test_store store;
 		int error = -1;
 
 		world_make(&world, &limits, &dice);
-		store_make(&store, &world, false, &dice);
+		test_store_make(&store, &world, false, &dice);
 		expected = malloc(store.size + 1);
 		found = malloc(store.size + 1);
 		assert_true(expected && found);
-		store_expect(&store, NULL, 0, store.size, expected);
+		test_store_expect(&store, NULL, 0, store.size, expected);
 		failing.below = source_file_source(store.source);
 		failing.error = errors[round % COUNT_OF(errors)];
 		transfer.catalog = store.catalog;
@@ -338,11 +338,11 @@ static void nth_read_of_a_source_fails(void **state)
 			assert_int_equal(failing.calls, n);
 			assert_int_equal(store.reply->hold_count, 0);
 		}
-		store_copy(&store, found);
+		test_store_copy(&store, found);
 		assert_memory_equal(found, expected, store.size);
 		free(expected);
 		free(found);
-		store_free(&store);
+		test_store_free(&store);
 	}
 }
 

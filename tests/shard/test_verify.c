@@ -29,7 +29,7 @@ struct place {
 };
 
 struct sample {
-	struct folder folder;
+	struct test_folder folder;
 	struct metadata metadata;
 	struct array files[2];	/* what they will hold */
 	bool quick;

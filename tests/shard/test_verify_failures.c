@@ -63,7 +63,7 @@ static int run(const struct checkpoint *checkpoint, unsigned groups,
 	return error;
 }
 
-static struct checkpoint *open_folder(const struct folder *folder)
+static struct checkpoint *open_folder(const struct test_folder *folder)
 {
 	const struct checkpoint_options options = { .cache = NULL };
 	static struct checkpoint_report report;
@@ -75,7 +75,7 @@ static struct checkpoint *open_folder(const struct folder *folder)
 }
 
 /* Of each call in turn. Returns how many there are. */
-static unsigned fail_each(const struct folder *folder, unsigned groups,
+static unsigned fail_each(const struct test_folder *folder, unsigned groups,
 			  int expected, bool harmless)
 {
 	unsigned n, descriptors = folder_count_descriptors();
@@ -110,7 +110,7 @@ static unsigned fail_each(const struct folder *folder, unsigned groups,
 
 static void each_call_in_turn(void **state)
 {
-	struct folder folder;
+	struct test_folder folder;
 
 	(void)state;
 	folder_make(&folder);

@@ -9,7 +9,7 @@
 
 struct dice dice;
 struct ranks ranks;
-struct store store;
+struct test_store store;
 struct source *source;
 uint32_t owners[STORE_FILES + 1];
 atomic_bool stale;
@@ -149,7 +149,7 @@ void open_store(const struct world *world, bool plain, int owner)
 	struct peer_files files;
 	unsigned i;
 
-	store_make(&store, world, plain, &dice);
+	test_store_make(&store, world, plain, &dice);
 	for (i = 0; i <= STORE_FILES; i++)
 		owners[i] = owner >= 0 ? (uint32_t)owner :
 				(uint32_t)dice_below(&dice, RANKS);
@@ -177,7 +177,7 @@ void close_store(void)
 	reply_release(store.reply);
 	source->destroy(source);
 	ranks_await_free(&ranks, 0);
-	store_free(&store);
+	test_store_free(&store);
 }
 
 int read_into(struct reply *reply, const struct box *selection,
@@ -213,14 +213,14 @@ bool is_right(struct reply *reply, const struct box *selection,
 	      uint64_t offset, uint64_t size)
 {
 	unsigned char *expected = malloc(size + 1), *found = malloc(size + 1);
-	struct store mine = store;
+	struct test_store mine = store;
 	bool right;
 
 	assert_true(expected && found);
 	mine.reply = reply;
-	right = store_expect(&store, selection, offset, size, expected);
+	right = test_store_expect(&store, selection, offset, size, expected);
 	if (right) {
-		store_copy(&mine, found);
+		test_store_copy(&mine, found);
 		right = memcmp(found, expected, size) == 0;
 	}
 	free(expected);

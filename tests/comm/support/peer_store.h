@@ -8,7 +8,7 @@
 #define SUPPORT_PEER_STORE_H
 
 #include "support/handlers.h"
-#include "support/store.h"
+#include "support/test_store.h"
 
 #include "comm/source_peer.h"
 
@@ -18,7 +18,7 @@ enum { RANKS = 3 };
 
 extern struct dice dice;		/* made by main */
 extern struct ranks ranks;
-extern struct store store;
+extern struct test_store store;
 extern struct source *source;		/* of rank 0 */
 extern uint32_t owners[STORE_FILES + 1]; /* of each file */
 extern atomic_bool stale;

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* The stored item of a part. */
-static void read_item(const struct store *store,
+static void read_item(const struct test_store *store,
 		      const struct catalog_shard *shard, struct array *out)
 {
 	const char *path = catalog_text(store->catalog,
@@ -45,7 +45,7 @@ static void add_part(struct coded *coded, struct catalog_builder *builder,
 		     unsigned part, const struct coded_form *form,
 		     struct array files[CODED_FILES])
 {
-	const struct store *store = &coded->store;
+	const struct test_store *store = &coded->store;
 	const struct catalog_entry *entry = catalog_entry(store->catalog, 0);
 	struct array item = { .data = NULL }, chain = { .data = NULL }, out;
 	unsigned number = part % CODED_FILES;
@@ -84,7 +84,7 @@ void coded_make(struct coded *coded, const struct world *world, bool plain,
 	unsigned i;
 
 	*coded = (struct coded){ .catalog = NULL };
-	store_make(&coded->store, world, plain, dice);
+	test_store_make(&coded->store, world, plain, dice);
 	builder = catalog_out_create(&notes);
 	catalog_out_begin(builder, "w", world->dtype, &world->shape);
 	for (i = 0; i < catalog_entry(coded->store.catalog, 0)->shard_count;
@@ -138,7 +138,7 @@ void coded_free(struct coded *coded)
 {
 	coded_close(coded);
 	free(coded->catalog);
-	store_free(&coded->store);
+	test_store_free(&coded->store);
 }
 
 const struct catalog_shard *coded_shard(const struct coded *coded,
@@ -176,12 +176,12 @@ void coded_check(const struct coded *coded, const struct box *selection,
 	int error = coded_read(coded, reply, selection, offset, size);
 
 	assert_true(expected && found);
-	if (store_expect(&coded->store, selection, offset, size, expected)) {
+	if (test_store_expect(&coded->store, selection, offset, size, expected)) {
 		if (error)
 			fail_msg("error %d: %s %s", error,
 				 reply->fault.error ? reply->fault.reason :
 				 "no fault", reply->fault.detail);
-		store_copy(&coded->store, found);
+		test_store_copy(&coded->store, found);
 		assert_memory_equal(found, expected, size);
 	} else {
 		assert_int_equal(error, -EIO);

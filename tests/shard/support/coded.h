@@ -4,14 +4,14 @@
 #ifndef SUPPORT_CODED_H
 #define SUPPORT_CODED_H
 
-#include "support/store.h"
+#include "support/test_store.h"
 
 #include "shard/decode/source_decoded.h"
 
 enum { CODED_FILES = 3 };
 
 struct coded {
-	struct store store;	/* what must be read; its reply is used */
+	struct test_store store;	/* what must be read; its reply is used */
 	struct catalog *catalog;
 	struct pin pins[CODED_FILES];
 	struct source_file *files;
@@ -25,7 +25,7 @@ struct coded_form {
 	const char *chain;	/* NULL: what it is */
 };
 
-/* @plain as in store_make. @form is asked for each part, in the order of the
+/* @plain as in test_store_make. @form is asked for each part, in the order of the
  * catalog. */
 void coded_make(struct coded *coded, const struct world *world, bool plain,
 		struct dice *dice,
@@ -50,7 +50,7 @@ const struct catalog_shard *coded_shard(const struct coded *coded,
 					unsigned part);
 const char *coded_path(const struct coded *coded, unsigned part);
 
-/* As store_read, into @reply. */
+/* As test_store_read, into @reply. */
 int coded_read(const struct coded *coded, struct reply *reply,
 	       const struct box *selection, uint64_t offset, uint64_t size);
 

@@ -30,7 +30,7 @@ static unsigned char *read_all(int folder, const char *name, size_t *ret_size)
 	return bytes;
 }
 
-static void copy_files(const struct folder *to, const char *fixture)
+static void copy_files(const struct test_folder *to, const char *fixture)
 {
 	DIR *stream = opendir(fixture);
 	struct dirent *entry;

@@ -9,7 +9,7 @@
 #include "shard/verify/verify.h"
 
 struct copy {
-	struct folder folder;
+	struct test_folder folder;
 	struct decoded_cache *cache;
 	struct verify_buffer *buffer;
 	char file[64];		/* whose bits are turned over */

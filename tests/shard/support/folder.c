@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-void folder_make(struct folder *folder)
+void folder_make(struct test_folder *folder)
 {
 	const char *parent = getenv("TMPDIR");
 
@@ -33,14 +33,14 @@ static int remove_entry(const char *path, const struct stat *status, int type,
 	return remove(path);
 }
 
-void folder_remove(struct folder *folder)
+void folder_remove(struct test_folder *folder)
 {
 	close(folder->fd);
 	assert_int_equal(nftw(folder->path, remove_entry, 16,
 			      FTW_DEPTH | FTW_PHYS), 0);
 }
 
-void folder_write(const struct folder *folder, const char *name,
+void folder_write(const struct test_folder *folder, const char *name,
 		  const void *data, size_t size)
 {
 	int fd = openat(folder->fd, name,
@@ -58,7 +58,7 @@ void folder_write(const struct folder *folder, const char *name,
 	assert_int_equal(close(fd), 0);
 }
 
-void folder_poke(const struct folder *folder, const char *name,
+void folder_poke(const struct test_folder *folder, const char *name,
 		 uint64_t offset, unsigned char byte)
 {
 	struct timespec times[2] = { { 0, UTIME_OMIT }, { 1, 2 } };

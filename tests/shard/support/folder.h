@@ -6,20 +6,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct folder {
+struct test_folder {
 	char path[64];
 	int fd;
 };
 
-void folder_make(struct folder *folder);
+void folder_make(struct test_folder *folder);
 /* With all that is in it. */
-void folder_remove(struct folder *folder);
+void folder_remove(struct test_folder *folder);
 
 /* Make or truncate the file @name, and fill it. */
-void folder_write(const struct folder *folder, const char *name,
+void folder_write(const struct test_folder *folder, const char *name,
 		  const void *data, size_t size);
 /* Change one byte of the file @name; its times change as by any write. */
-void folder_poke(const struct folder *folder, const char *name,
+void folder_poke(const struct test_folder *folder, const char *name,
 		 uint64_t offset, unsigned char byte);
 /* Descriptors that this process has open. */
 unsigned folder_count_descriptors(void);

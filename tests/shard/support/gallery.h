@@ -40,7 +40,7 @@ struct gallery {
 	struct shelf shelf;
 	/* Only when there are stored items. */
 	bool stored;
-	struct folder folder;
+	struct test_folder folder;
 	struct pin pins[4];
 	struct source_file *file;	/* owned */
 };

@@ -24,7 +24,7 @@ static struct box half_box(unsigned rank)
 }
 
 /* The items of one rank: its half of "w", and "s" or "o". */
-static void write_items(const struct folder *folder, unsigned rank,
+static void write_items(const struct test_folder *folder, unsigned rank,
 			unsigned char first, uint64_t *ret_half,
 			uint64_t *ret_other)
 {
@@ -72,7 +72,7 @@ static void describe_rank(struct metadata *metadata, unsigned rank,
 	}
 }
 
-static void write_metadata(const struct folder *folder, const char *name,
+static void write_metadata(const struct test_folder *folder, const char *name,
 			   unsigned ranks, const uint64_t sizes[2][2])
 {
 	const struct box shape = BOX2(0, 0, 64, 64);
@@ -97,7 +97,7 @@ static void write_metadata(const struct folder *folder, const char *name,
 	array_finish(&out);
 }
 
-void sample_write(const struct folder *folder, bool local,
+void sample_write(const struct test_folder *folder, bool local,
 		  unsigned char first)
 {
 	uint64_t sizes[2][2];
@@ -120,7 +120,7 @@ struct part {
 	unsigned char first;
 };
 
-static void write_file(const struct folder *folder, const char *name,
+static void write_file(const struct test_folder *folder, const char *name,
 		       const char *header, struct part part)
 {
 	struct array out = { .data = NULL };
@@ -144,7 +144,7 @@ static void write_file(const struct folder *folder, const char *name,
 	"\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape \
 	",\"data_offsets\":" offsets "}"
 
-void sample_write_safetensors(const struct folder *folder,
+void sample_write_safetensors(const struct test_folder *folder,
 			      enum sample_files kind, unsigned char first)
 {
 	static const char index[] =

@@ -14,7 +14,7 @@ enum { SAMPLE_SIZE = 64 * 64 * 4 };
 /* Write the files of two ranks, each with its own metadata when
  * @local, and all metadata in one file else. The bytes of "w" start at
  * @first and count up. */
-void sample_write(const struct folder *folder, bool local,
+void sample_write(const struct test_folder *folder, bool local,
 		  unsigned char first);
 
 /*
@@ -23,7 +23,7 @@ void sample_write(const struct folder *folder, bool local,
  * SAMPLE_INDEXED: "w" in a, "s" in b, and an index that names both.
  */
 enum sample_files { SAMPLE_SHARDED, SAMPLE_INDEXED };
-void sample_write_safetensors(const struct folder *folder,
+void sample_write_safetensors(const struct test_folder *folder,
 			      enum sample_files kind, unsigned char first);
 
 /* Byte @index of "w". */

@@ -3,8 +3,8 @@
  * The tensor of a world in a folder: each part a stored item with a layout of
  * its own, in one of a few files, and the bytes that readers must see.
  */
-#ifndef SUPPORT_STORE_H
-#define SUPPORT_STORE_H
+#ifndef SUPPORT_TEST_STORE_H
+#define SUPPORT_TEST_STORE_H
 
 #include "support/catalog_out.h"
 #include "support/folder.h"
@@ -16,9 +16,9 @@
 
 enum { STORE_FILES = 4 };
 
-struct store {
+struct test_store {
 	struct world world;
-	struct folder folder;
+	struct test_folder folder;
 	struct catalog *catalog;
 	struct pin pins[STORE_FILES + 1];
 	struct source_file *source;
@@ -30,21 +30,21 @@ struct store {
 };
 
 /* @plain: all parts row-major and little-endian. */
-void store_make(struct store *store, const struct world *world, bool plain,
+void test_store_make(struct test_store *store, const struct world *world, bool plain,
 		struct dice *dice);
-void store_free(struct store *store);
+void test_store_free(struct test_store *store);
 
 /* Look at the files again, and make a new source. */
-void store_open(struct store *store);
+void test_store_open(struct test_store *store);
 
 /* Read @size bytes at @offset of @selection, NULL: all of it. Leaves what was
  * read in store->reply. 0 or -errno. */
-int store_read(struct store *store, const struct box *selection,
+int test_store_read(struct test_store *store, const struct box *selection,
 	       uint64_t offset, uint64_t size);
 /* The bytes of store->reply, one behind the other. */
-void store_copy(const struct store *store, unsigned char *to);
+void test_store_copy(const struct test_store *store, unsigned char *to);
 /* The same bytes of the oracle; false when some lie in a hole. */
-bool store_expect(const struct store *store, const struct box *selection,
+bool test_store_expect(const struct test_store *store, const struct box *selection,
 		  uint64_t offset, uint64_t size, unsigned char *to);
 
 #endif

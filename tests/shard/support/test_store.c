@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "support/store.h"
+#include "support/test_store.h"
 
 #include "support/test.h"
 
@@ -17,7 +17,7 @@ static void make_element(unsigned char *to, uint64_t flat, uint64_t size)
 					8 * (i % 8));
 }
 
-static void make_bytes(struct store *store)
+static void make_bytes(struct test_store *store)
 {
 	uint64_t element = dtype_info(store->world.dtype)->size, i;
 	uint64_t count = box_volume(&store->world.shape);
@@ -83,7 +83,7 @@ static void store_element(const struct item_spec *spec, unsigned char *to,
 	}
 }
 
-static void fill_storage(const struct store *store, const struct box *part,
+static void fill_storage(const struct test_store *store, const struct box *part,
 			 const struct item_spec *spec, unsigned char *storage)
 {
 	uint64_t element = dtype_info(spec->dtype)->size;
@@ -106,7 +106,7 @@ static void fill_storage(const struct store *store, const struct box *part,
 	} while (world_step(part, index));
 }
 
-static void write_item(const struct store *store, const struct box *part,
+static void write_item(const struct test_store *store, const struct box *part,
 		       bool plain, struct dice *dice, struct array *out)
 {
 	struct item_spec spec = item_spec_make(store->world.dtype, part->ndim,
@@ -128,7 +128,7 @@ static void file_name(unsigned file, char name[32])
 	snprintf(name, 32, "__%u_0.distcp", file);
 }
 
-void store_make(struct store *store, const struct world *world, bool plain,
+void test_store_make(struct test_store *store, const struct world *world, bool plain,
 		struct dice *dice)
 {
 	struct notes notes;
@@ -137,7 +137,7 @@ void store_make(struct store *store, const struct world *world, bool plain,
 	char name[32];
 	unsigned i;
 
-	*store = (struct store){ .world = *world };
+	*store = (struct test_store){ .world = *world };
 	folder_make(&store->folder);
 	make_bytes(store);
 	catalog_out_begin(builder, "w", world->dtype, &world->shape);
@@ -160,10 +160,10 @@ void store_make(struct store *store, const struct world *world, bool plain,
 	}
 	store->reply = reply_create();
 	assert_non_null(store->reply);
-	store_open(store);
+	test_store_open(store);
 }
 
-void store_open(struct store *store)
+void test_store_open(struct test_store *store)
 {
 	uint64_t i;
 
@@ -183,7 +183,7 @@ void store_open(struct store *store)
 	assert_non_null(store->source);
 }
 
-void store_free(struct store *store)
+void test_store_free(struct test_store *store)
 {
 	reply_destroy(store->reply);
 	source_file_destroy(store->source);
@@ -192,7 +192,7 @@ void store_free(struct store *store)
 	folder_remove(&store->folder);
 }
 
-int store_read(struct store *store, const struct box *selection,
+int test_store_read(struct test_store *store, const struct box *selection,
 	       uint64_t offset, uint64_t size)
 {
 	const struct transfer transfer = {
@@ -206,7 +206,7 @@ int store_read(struct store *store, const struct box *selection,
 	return transfer_read(&transfer, store->reply);
 }
 
-void store_copy(const struct store *store, unsigned char *to)
+void test_store_copy(const struct test_store *store, unsigned char *to)
 {
 	unsigned i;
 
@@ -217,7 +217,7 @@ void store_copy(const struct store *store, unsigned char *to)
 	}
 }
 
-bool store_expect(const struct store *store, const struct box *selection,
+bool test_store_expect(const struct test_store *store, const struct box *selection,
 		  uint64_t offset, uint64_t size, unsigned char *to)
 {
 	uint64_t element = dtype_info(store->world.dtype)->size;

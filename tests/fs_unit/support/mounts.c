@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define FUSE_USE_VERSION 314
+#include "support/mounts.h"
+
+#include "support/test.h"
+
+#include "comm/client.h"
+#include "comm/server.h"
+#include "fs/ops.h"
+#include "fs/pool.h"
+#include "fs/report.h"
+#include "fs/serve.h"
+#include "fs/workers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+struct test_folder mounts_stores[MOUNTS_MAX];
+struct ranks mounts_ranks;
+
+/* One daemon. */
+struct daemon {
+	struct namespace ns;
+	struct ops ops;
+	struct pool *pool;
+	struct watch *watch;
+	struct fuse_session *session;
+	struct workers workers;
+	struct kernel *kernel;
+	struct client client;
+	struct peer_handlers handlers;
+	struct report report;
+	bool running;
+};
+
+static struct daemon daemons[MOUNTS_MAX];
+static unsigned daemon_count, store_count, descriptors;
+
+/* ---- the clock ----------------------------------------------------------- */
+
+static _Atomic uint64_t now_ms = 1000000;
+
+int __real_clock_gettime(clockid_t clock, struct timespec *time);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
+
+/* Only looks use this clock. */
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
+{
+	uint64_t ms = atomic_load(&now_ms);
+
+	if (clock != CLOCK_MONOTONIC_COARSE)
+		return __real_clock_gettime(clock, time);
+	*time = (struct timespec){ (time_t)(ms / 1000),
+				   (long)(ms % 1000) * 1000000 };
+	return 0;
+}
+
+void mounts_later(unsigned ms)
+{
+	atomic_fetch_add(&now_ms, ms);
+}
+
+/* ---- stores -------------------------------------------------------------- */
+
+void mounts_prepare(unsigned count)
+{
+	unsigned i;
+
+	assert_true(count <= MOUNTS_MAX);
+	descriptors = folder_count_descriptors();
+	store_count = count;
+	for (i = 0; i < count; i++)
+		folder_make(&mounts_stores[i]);
+}
+
+struct test_folder mounts_folder(unsigned rank, const char *path)
+{
+	struct test_folder folder;
+	char part[64];
+	size_t size;
+
+	for (size = strcspn(path, "/"); ; size += 1 + strcspn(path + size + 1,
+							      "/")) {
+		assert_true(size < sizeof(part));
+		memcpy(part, path, size);
+		part[size] = '\0';
+		if (mkdirat(mounts_stores[rank].fd, part, 0755) < 0)
+			assert_int_equal(errno, EEXIST);
+		if (!path[size])
+			break;
+	}
+	assert_true(snprintf(folder.path, sizeof(folder.path), "%s/%s",
+			     mounts_stores[rank].path, path) <
+		    (int)sizeof(folder.path));
+	folder.fd = open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(folder.fd >= 0);
+	return folder;
+}
+
+/* ---- peers --------------------------------------------------------------- */
+
+static int wait_ready(struct peers *peers)
+{
+	(void)peers;
+	return 0;
+}
+
+static bool is_ready(struct peers *peers)
+{
+	(void)peers;
+	return true;
+}
+
+static void info(struct peers *peers, unsigned rank,
+		 struct peer_info *ret_info)
+{
+	const struct engine *engine = daemons[peers->rank].client.engine;
+
+	*ret_info = (struct peer_info){
+		.state = engine_state(engine, rank),
+		.direct = peers->stores[rank] >= 0,
+	};
+	snprintf(ret_info->host, sizeof(ret_info->host), "host%u", rank);
+}
+
+static void probe(struct peers *peers)
+{
+	engine_probe(daemons[peers->rank].client.engine);
+}
+
+static void work(void *context, struct rank *rank,
+		 struct engine_request *request)
+{
+	struct reply *reply = reply_create();
+
+	(void)context;
+	assert_non_null(reply);
+	server_run(&daemons[rank->rank].handlers, request, reply);
+	reply_destroy(reply);
+}
+
+static void join(unsigned rank, const struct mounts_options *options)
+{
+	struct daemon *daemon = &daemons[rank];
+	struct peers *peers = &daemon->client.peers;
+	unsigned i;
+
+	assert_int_equal(client_init(&daemon->client, rank, options->count),
+			 0);
+	peers->wait_ready = wait_ready;
+	peers->is_ready = is_ready;
+	peers->info = info;
+	peers->probe = probe;
+	daemon->client.engine = mounts_ranks.rank[rank].engine;
+	for (i = 0; i < options->count; i++)
+		if (i == rank)
+			peers->stores[i] = daemon->ns.root;
+		else if (options->direct)
+			peers->stores[i] = fcntl(mounts_stores[i].fd,
+						 F_DUPFD_CLOEXEC, 0);
+	serve_handlers(&daemon->ns, &daemon->handlers);
+	assert_int_equal(namespace_join(&daemon->ns, peers), 0);
+}
+
+/* ---- daemons ------------------------------------------------------------- */
+
+static void ignore(void *context)
+{
+	(void)context;
+}
+
+static void drop_pages(void *context, uint64_t inode)
+{
+	struct daemon *daemon = context;
+
+	fuse_lowlevel_notify_inval_inode(daemon->session, inode, 0, 0);
+}
+
+static void drop_names(void *context, unsigned count)
+{
+	struct daemon *daemon = context;
+	struct named named;
+
+	for (; count > 0 && nodes_oldest(&daemon->ns.nodes, &named); count--)
+		fuse_lowlevel_notify_inval_entry(daemon->session, named.parent,
+						 named.name,
+						 strlen(named.name));
+}
+
+static void make_session(struct daemon *daemon, unsigned ranks)
+{
+	char name[] = "test", max_read[] = "-omax_read=1048576";
+	char *argv[] = { name, max_read, NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(2, argv);
+	unsigned lane_max[LANE_RANKS + 2 * MOUNTS_MAX], i;
+	const void *table;
+	size_t size;
+
+	for (i = 0; i < LANE_RANKS + 2 * ranks; i++)
+		lane_max[i] = 4;
+	daemon->pool = pool_create(16, lane_max, LANE_RANKS + 2 * ranks);
+	daemon->watch = watch_create();
+	assert_true(daemon->pool && daemon->watch);
+	daemon->ops = (struct ops){
+		.ns = &daemon->ns, .pool = daemon->pool,
+		.watch = daemon->watch, .interruptible = ranks > 1,
+		.lane = ranks > 1 ? LANE_FOLDERS : LANE_STORE,
+		.ready = ignore,
+	};
+	table = ops_table(&size);
+	daemon->session = fuse_session_new(&args, table, size, &daemon->ops);
+	fuse_opt_free_args(&args);
+	assert_non_null(daemon->session);
+	daemon->kernel = kernel_create(daemon->session);
+	daemon->ns.drop_pages = drop_pages;
+	daemon->ns.drop_names = drop_names;
+	daemon->ns.drop_context = daemon;
+}
+
+static void make_report(struct daemon *daemon, unsigned rank)
+{
+	daemon->report = (struct report){
+		.ns = &daemon->ns, .version = "test",
+		.source = mounts_stores[rank].path, .path = "/mnt",
+	};
+	daemon->ns.report_context = &daemon->report;
+	daemon->ns.report = report_make;
+}
+
+static void start(unsigned rank, const struct mounts_options *options)
+{
+	const struct namespace_options namespace_options = {
+		.decoded_cache = 16 << 20, .hf_root = options->hf_root,
+		.hf_assets = options->hf_assets, .ranks = options->count > 1,
+	};
+	struct daemon *daemon = &daemons[rank];
+	const char *bad;
+
+	memset(daemon, 0, sizeof(*daemon));
+	assert_int_equal(namespace_init(&daemon->ns, mounts_stores[rank].path,
+					&namespace_options, &bad), 0);
+	make_session(daemon, options->count);
+	make_report(daemon, rank);
+}
+
+static void serve(struct daemon *daemon)
+{
+	workers_init(&daemon->workers);
+	daemon->workers.session = daemon->session;
+	daemon->workers.served = ignore;
+	daemon->workers.ended = ignore;
+	assert_int_equal(workers_start(&daemon->workers), 0);
+	daemon->running = true;
+	kernel_init(daemon->kernel);
+}
+
+void mounts_start(const struct mounts_options *options)
+{
+	const struct ranks_options ranks = {
+		.count = options->count, .workers = RANKS_WORKERS,
+		.deadline_ms = options->deadline_ms ? options->deadline_ms :
+						      10000,
+		.work = work,
+	};
+	unsigned i;
+
+	assert_int_equal(options->count, store_count);
+	daemon_count = options->count;
+	for (i = 0; i < options->count; i++)
+		start(i, options);
+	if (options->count > 1) {
+		ranks_start(&mounts_ranks, &ranks);
+		for (i = 0; i < options->count; i++)
+			join(i, options);
+	}
+	for (i = 0; i < options->count; i++)
+		serve(&daemons[i]);
+}
+
+void mounts_leave(unsigned rank)
+{
+	struct daemon *daemon = &daemons[rank];
+
+	if (!daemon->running)
+		return;
+	daemon->running = false;
+	if (daemon_count > 1)
+		ranks_stop(&mounts_ranks, rank);
+	pool_stop(daemon->pool);
+	workers_stop(&daemon->workers);
+	kernel_close(daemon->kernel);
+}
+
+static void finish(struct daemon *daemon)
+{
+	fuse_session_destroy(daemon->session);
+	kernel_destroy(daemon->kernel);
+	workers_finish(&daemon->workers);
+	watch_destroy(daemon->watch);
+	pool_destroy(daemon->pool);
+	namespace_finish(&daemon->ns);
+	if (daemon_count > 1) {
+		/* It goes with the ranks. */
+		daemon->client.engine = NULL;
+		client_finish(&daemon->client);
+	}
+}
+
+void mounts_stop(void)
+{
+	unsigned i;
+
+	for (i = 0; i < daemon_count; i++)
+		mounts_leave(i);
+	/* Requests of others are worked on until then. */
+	if (daemon_count > 1)
+		ranks_finish(&mounts_ranks);
+	for (i = 0; i < daemon_count; i++)
+		finish(&daemons[i]);
+	for (i = 0; i < store_count; i++)
+		folder_remove(&mounts_stores[i]);
+	assert_int_equal(folder_count_descriptors(), descriptors);
+	daemon_count = store_count = 0;
+}
+
+struct kernel *mounts_kernel(unsigned rank)
+{
+	return daemons[rank].kernel;
+}
+
+struct peers *mounts_peers(unsigned rank)
+{
+	return &daemons[rank].client.peers;
+}
