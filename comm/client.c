@@ -3,7 +3,7 @@
 
 #include "comm/source_peer.h"
 #include "comm/wire.h"
-#include "shard/catalog_check.h"
+#include "shard/catalog/catalog_check.h"
 
 #include <errno.h>
 #include <stdlib.h>

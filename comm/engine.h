@@ -19,7 +19,7 @@
 #include "comm/bell.h"
 #include "comm/message.h"
 #include "comm/transport.h"
-#include "shard/peers.h"
+#include "shard/store/peers.h"
 
 /* Bytes of a slot and of a room: a read and two elements. */
 #define ENGINE_BULK_MAX ((size_t)REPLY_SIZE_MAX)

@@ -2,7 +2,7 @@
 #include "comm/meet.h"
 
 #include "comm/message.h"
-#include "shard/name.h"
+#include "shard/base/name.h"
 
 #include <errno.h>
 #include <fcntl.h>

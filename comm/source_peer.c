@@ -2,7 +2,7 @@
 #include "comm/source_peer.h"
 
 #include "comm/wire.h"
-#include "shard/extent.h"
+#include "shard/read/extent.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #define COMM_WIRE_H
 
 #include "comm/message.h"
-#include "shard/peers.h"
+#include "shard/store/peers.h"
 
 /* A payload that is written, or one that was read with what it refers to. */
 struct wire {

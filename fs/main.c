@@ -9,13 +9,13 @@
 #define FUSE_USE_VERSION 314
 #include "comm/cluster.h"
 #include "comm/server.h"
+#include "fs/cli/tool.h"
+#include "fs/fuse/mount.h"
+#include "fs/fuse/pool.h"
 #include "fs/log.h"
-#include "fs/mount.h"
 #include "fs/options.h"
-#include "fs/pool.h"
-#include "fs/report.h"
-#include "fs/serve.h"
-#include "fs/tools/tool.h"
+#include "fs/tree/report.h"
+#include "fs/tree/serve.h"
 
 #include <errno.h>
 #include <fcntl.h>

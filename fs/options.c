@@ -2,7 +2,7 @@
 #define FUSE_USE_VERSION 314
 #include "fs/options.h"
 
-#include "fs/tools/tool.h"
+#include "fs/cli/tool.h"
 
 #include <errno.h>
 #include <fuse_opt.h>

@@ -8,7 +8,7 @@
 #ifndef SHARD_DCP_DCP_H
 #define SHARD_DCP_DCP_H
 
-#include "shard/catalog_builder.h"
+#include "shard/catalog/catalog_builder.h"
 
 struct dcp_file {
 	const void *data;	/* borrowed; not a mapping of a file */

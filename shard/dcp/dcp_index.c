@@ -7,7 +7,7 @@
  */
 #include "shard/dcp/dcp_index.h"
 
-#include "shard/name.h"
+#include "shard/base/name.h"
 
 #include <errno.h>
 #include <stdlib.h>

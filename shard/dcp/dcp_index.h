@@ -3,7 +3,7 @@
 #ifndef SHARD_DCP_DCP_INDEX_H
 #define SHARD_DCP_DCP_INDEX_H
 
-#include "shard/array.h"
+#include "shard/base/array.h"
 #include "shard/dcp/dcp.h"
 #include "shard/dcp/dcp_value.h"
 

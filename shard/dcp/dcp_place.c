@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/dcp/dcp_place.h"
 
-#include "shard/name.h"
+#include "shard/base/name.h"
 
 #include <errno.h>
 #include <string.h>

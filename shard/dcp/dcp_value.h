@@ -3,7 +3,7 @@
 #ifndef SHARD_DCP_DCP_VALUE_H
 #define SHARD_DCP_DCP_VALUE_H
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/pickle.h"
 
 struct dcp_text {

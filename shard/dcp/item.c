@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/dcp/item.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/zip.h"
 
 #include <errno.h>

@@ -6,9 +6,9 @@
  */
 #include "shard/dcp/object_json.h"
 
-#include "shard/dtype.h"
-#include "shard/limits.h"
-#include "shard/name.h"
+#include "shard/base/dtype.h"
+#include "shard/base/limits.h"
+#include "shard/base/name.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -3,7 +3,7 @@
 #ifndef SHARD_DCP_OBJECT_JSON_H
 #define SHARD_DCP_OBJECT_JSON_H
 
-#include "shard/array.h"
+#include "shard/base/array.h"
 #include "shard/dcp/pickle.h"
 
 /*

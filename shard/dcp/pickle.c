@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/dcp/pickle_layout.h"
 
-#include "shard/bytes.h"
-#include "shard/limits.h"
+#include "shard/base/bytes.h"
+#include "shard/base/limits.h"
 
 #include <string.h>
 

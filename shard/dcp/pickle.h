@@ -20,7 +20,7 @@
 #ifndef SHARD_DCP_PICKLE_H
 #define SHARD_DCP_PICKLE_H
 
-#include "shard/fault.h"
+#include "shard/base/fault.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -5,7 +5,7 @@
  */
 #include "shard/dcp/pickle_layout.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>

@@ -8,8 +8,8 @@
  */
 #include "shard/dcp/pickle_layout.h"
 
-#include "shard/bytes.h"
-#include "shard/limits.h"
+#include "shard/base/bytes.h"
+#include "shard/base/limits.h"
 
 #include <errno.h>
 #include <string.h>

@@ -12,7 +12,7 @@
  */
 #include "shard/dcp/zip.h"
 
-#include "shard/bytes.h"
+#include "shard/base/bytes.h"
 
 #include <errno.h>
 #include <stdlib.h>

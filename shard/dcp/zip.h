@@ -7,8 +7,8 @@
 #ifndef SHARD_DCP_ZIP_H
 #define SHARD_DCP_ZIP_H
 
-#include "shard/fault.h"
-#include "shard/io.h"
+#include "shard/base/fault.h"
+#include "shard/base/io.h"
 
 struct zip {
 	const struct input *input;	/* borrowed from the caller */

@@ -22,7 +22,7 @@
  */
 #include "shard/dcp/zip_check.h"
 
-#include "shard/bytes.h"
+#include "shard/base/bytes.h"
 
 #include <errno.h>
 #include <stdlib.h>

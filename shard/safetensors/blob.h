@@ -9,7 +9,7 @@
 #ifndef SHARD_SAFETENSORS_BLOB_H
 #define SHARD_SAFETENSORS_BLOB_H
 
-#include "shard/box.h"
+#include "shard/base/box.h"
 #include "shard/safetensors/sharding.h"
 
 struct blob {

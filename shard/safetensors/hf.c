@@ -6,9 +6,9 @@
  */
 #include "shard/safetensors/hf.h"
 
+#include "shard/base/name_table.h"
 #include "shard/safetensors/hf_index.h"
 #include "shard/safetensors/hf_tensor.h"
-#include "shard/name_table.h"
 
 #include <errno.h>
 #include <stdlib.h>

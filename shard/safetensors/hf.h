@@ -19,7 +19,7 @@
 #ifndef SHARD_SAFETENSORS_HF_H
 #define SHARD_SAFETENSORS_HF_H
 
-#include "shard/catalog_builder.h"
+#include "shard/catalog/catalog_builder.h"
 #include "shard/safetensors/safetensors.h"
 
 struct hf_file {

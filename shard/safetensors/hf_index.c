@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/safetensors/hf_index.h"
 
+#include "shard/base/limits.h"
 #include "shard/safetensors/json_walk.h"
-#include "shard/limits.h"
 
 #include <errno.h>
 #include <json-c/json.h>

@@ -11,8 +11,8 @@
 #ifndef SHARD_SAFETENSORS_HF_INDEX_H
 #define SHARD_SAFETENSORS_HF_INDEX_H
 
-#include "shard/fault.h"
-#include "shard/name_table.h"
+#include "shard/base/fault.h"
+#include "shard/base/name_table.h"
 
 #include <stdbool.h>
 

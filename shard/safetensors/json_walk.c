@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/safetensors/json_walk.h"
 
-#include "shard/limits.h"
-#include "shard/name.h"
+#include "shard/base/limits.h"
+#include "shard/base/name.h"
 
 #include <assert.h>
 #include <errno.h>

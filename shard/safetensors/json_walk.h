@@ -7,7 +7,7 @@
 #ifndef SHARD_SAFETENSORS_JSON_WALK_H
 #define SHARD_SAFETENSORS_JSON_WALK_H
 
-#include "shard/fault.h"
+#include "shard/base/fault.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -13,8 +13,8 @@
  */
 #include "shard/safetensors/safetensors.h"
 
-#include "shard/bytes.h"
-#include "shard/name.h"
+#include "shard/base/bytes.h"
+#include "shard/base/name.h"
 #include "shard/safetensors/safetensors_text.h"
 
 #include <errno.h>

@@ -7,11 +7,11 @@
 #ifndef SHARD_SAFETENSORS_SAFETENSORS_H
 #define SHARD_SAFETENSORS_SAFETENSORS_H
 
-#include "shard/array.h"
-#include "shard/dtype.h"
-#include "shard/fault.h"
-#include "shard/io.h"
-#include "shard/limits.h"
+#include "shard/base/array.h"
+#include "shard/base/dtype.h"
+#include "shard/base/fault.h"
+#include "shard/base/io.h"
+#include "shard/base/limits.h"
 
 #include <stdbool.h>
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/safetensors/safetensors_header.h"
 
-#include "shard/bytes.h"
-#include "shard/json_text.h"
-#include "shard/limits.h"
+#include "shard/base/bytes.h"
+#include "shard/base/json_text.h"
+#include "shard/base/limits.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -3,8 +3,8 @@
 #ifndef SHARD_SAFETENSORS_SAFETENSORS_HEADER_H
 #define SHARD_SAFETENSORS_SAFETENSORS_HEADER_H
 
-#include "shard/array.h"
-#include "shard/catalog.h"
+#include "shard/base/array.h"
+#include "shard/catalog/catalog.h"
 
 struct safetensors_header {
 	const struct catalog *catalog;	/* borrowed */

@@ -9,7 +9,7 @@
 #ifndef SHARD_VALUES_COMPARE_H
 #define SHARD_VALUES_COMPARE_H
 
-#include "shard/dtype.h"
+#include "shard/base/dtype.h"
 
 /* What `first` is where nothing differs. */
 #define COMPARE_NONE UINT64_MAX

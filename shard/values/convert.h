@@ -9,7 +9,7 @@
 #ifndef SHARD_VALUES_CONVERT_H
 #define SHARD_VALUES_CONVERT_H
 
-#include "shard/dtype.h"
+#include "shard/base/dtype.h"
 
 #include <stdbool.h>
 

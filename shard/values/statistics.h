@@ -11,7 +11,7 @@
 #ifndef SHARD_VALUES_STATISTICS_H
 #define SHARD_VALUES_STATISTICS_H
 
-#include "shard/dtype.h"
+#include "shard/base/dtype.h"
 
 struct statistics {
 	uint64_t count;			/* of elements */

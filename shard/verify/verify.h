@@ -11,7 +11,7 @@
 #ifndef SHARD_VERIFY_VERIFY_H
 #define SHARD_VERIFY_VERIFY_H
 
-#include "shard/checkpoint.h"
+#include "shard/checkpoint/checkpoint.h"
 #include "shard/verify/verify_item.h"
 
 /* The shard of a fault that is about the whole entry. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/verify/verify_item.h"
 
-#include "shard/verify/crc.h"
 #include "shard/dcp/item.h"
+#include "shard/verify/crc.h"
 
 #include <errno.h>
 #include <stdlib.h>

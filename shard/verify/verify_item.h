@@ -7,11 +7,11 @@
 #ifndef SHARD_VERIFY_VERIFY_ITEM_H
 #define SHARD_VERIFY_VERIFY_ITEM_H
 
-#include "shard/box.h"
-#include "shard/dtype.h"
-#include "shard/fault.h"
-#include "shard/io.h"
-#include "shard/limits.h"
+#include "shard/base/box.h"
+#include "shard/base/dtype.h"
+#include "shard/base/fault.h"
+#include "shard/base/io.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/zip_check.h"
 
 #include <stdbool.h>

@@ -5,7 +5,7 @@
  */
 #include "support/test.h"
 
-#include "fs/client.h"
+#include "fs/fuse/client.h"
 
 #include <signal.h>
 #include <stdlib.h>

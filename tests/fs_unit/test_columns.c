@@ -2,7 +2,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "fs/tools/columns.h"
+#include "fs/cli/columns.h"
 
 #include <math.h>
 #include <stdlib.h>

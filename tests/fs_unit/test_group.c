@@ -7,8 +7,8 @@
 #include "support/catalog_out.h"
 #include "support/header_in.h"
 
-#include "fs/group.h"
-#include "fs/view.h"
+#include "fs/view/group.h"
+#include "fs/view/view.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
  */
 #include "support/test.h"
 
-#include "fs/pool.h"
+#include "fs/fuse/pool.h"
 
 #include <errno.h>
 #include <pthread.h>

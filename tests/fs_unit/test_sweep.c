@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "fs/tools/sweep.h"
+#include "fs/cli/sweep.h"
 
 static struct dice dice;
 

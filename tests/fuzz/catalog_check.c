@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/fuzz/catalog_check.h"
 
-#include "shard/catalog_json.h"
-#include "shard/name.h"
-#include "shard/npy.h"
-#include "shard/plan.h"
+#include "shard/base/name.h"
+#include "shard/catalog/catalog_json.h"
+#include "shard/read/npy.h"
+#include "shard/read/plan.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <errno.h>

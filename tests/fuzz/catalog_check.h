@@ -3,7 +3,7 @@
 #ifndef TESTS_FUZZ_CATALOG_CHECK_H
 #define TESTS_FUZZ_CATALOG_CHECK_H
 
-#include "shard/catalog.h"
+#include "shard/catalog/catalog.h"
 
 /* Beyond these a catalog is looked at only in part, to stay fast. */
 enum { CHECK_ENTRIES = 64, CHECK_SHARDS = 32, CHECK_ELEMENTS = 256 };

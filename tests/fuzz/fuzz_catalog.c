@@ -10,7 +10,7 @@
 #include "tests/fuzz/catalog_check.h"
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/catalog_builder.h"
+#include "shard/catalog/catalog_builder.h"
 
 #include <errno.h>
 

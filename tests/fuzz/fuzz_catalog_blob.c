@@ -7,12 +7,12 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/catalog_check.h"
-#include "shard/catalog_json.h"
-#include "shard/catalog_layout.h"
-#include "shard/image.h"
-#include "shard/name.h"
-#include "shard/plan.h"
+#include "shard/base/name.h"
+#include "shard/catalog/catalog_check.h"
+#include "shard/catalog/catalog_json.h"
+#include "shard/catalog/catalog_layout.h"
+#include "shard/read/image.h"
+#include "shard/read/plan.h"
 
 #include <errno.h>
 #include <string.h>

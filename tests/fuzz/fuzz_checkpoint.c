@@ -9,11 +9,11 @@
 #include "tests/fuzz/catalog_check.h"
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/safetensors/blob.h"
-#include "shard/checkpoint.h"
+#include "shard/checkpoint/checkpoint.h"
 #include "shard/dcp/item.h"
 #include "shard/dcp/object_json.h"
-#include "shard/transfer.h"
+#include "shard/read/transfer.h"
+#include "shard/safetensors/blob.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -8,8 +8,8 @@
  */
 #include "tests/fuzz/guarded_input.h"
 
-#include "shard/decode/decode.h"
-#include "shard/limits.h"
+#include "shard/base/limits.h"
+#include "shard/codec/decode.h"
 
 #include <zstd.h>
 

@@ -9,8 +9,8 @@
  */
 #include "tests/fuzz/guarded_input.h"
 
+#include "shard/base/limits.h"
 #include "shard/dcp/item.h"
-#include "shard/limits.h"
 
 enum { AXES_MAX = 6, HEAD_SIZE = 4 + AXES_MAX, BASE = 1 << 20 };
 enum { FORM_ITEM, FORM_PICKLE, FORM_COUNT };

@@ -5,7 +5,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/name.h"
+#include "shard/base/name.h"
 
 #include <string.h>
 #include <xxhash.h>

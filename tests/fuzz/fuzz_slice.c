@@ -7,7 +7,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/slice.h"
+#include "shard/base/slice.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -6,7 +6,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/merged.h"
+#include "shard/store/merged.h"
 
 #include <errno.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 /* Archives: what is found in one lies inside of it. */
 #include "tests/fuzz/guarded_input.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/zip.h"
 
 static void check_fault(const struct fault *fault, int error, size_t size)

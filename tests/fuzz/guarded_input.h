@@ -6,7 +6,7 @@
 #ifndef TESTS_FUZZ_GUARDED_INPUT_H
 #define TESTS_FUZZ_GUARDED_INPUT_H
 
-#include "shard/io.h"
+#include "shard/base/io.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <errno.h>

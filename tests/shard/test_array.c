@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
 
-#include "shard/array.h"
+#include "shard/base/array.h"
 
 #include <errno.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "support/test.h"
 #include "support/world.h"
 
-#include "shard/box.h"
+#include "shard/base/box.h"
 
 #include <string.h>
 

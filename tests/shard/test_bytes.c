@@ -2,9 +2,9 @@
 /* bytes.h, and the small carriers of messages: fault and notes. */
 #include "support/test.h"
 
-#include "shard/bytes.h"
-#include "shard/fault.h"
-#include "shard/notes.h"
+#include "shard/base/bytes.h"
+#include "shard/base/fault.h"
+#include "shard/base/notes.h"
 
 #include <errno.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 
-#include "shard/name.h"
+#include "shard/base/name.h"
 
 #include <stdio.h>
 #include <stdlib.h>

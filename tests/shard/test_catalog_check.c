@@ -8,11 +8,11 @@
 #include "support/catalog_zoo.h"
 #include "support/sample.h"
 
-#include "shard/array.h"
-#include "shard/catalog_check.h"
-#include "shard/catalog_json.h"
-#include "shard/catalog_layout.h"
-#include "shard/name.h"
+#include "shard/base/array.h"
+#include "shard/base/name.h"
+#include "shard/catalog/catalog_check.h"
+#include "shard/catalog/catalog_json.h"
+#include "shard/catalog/catalog_layout.h"
 
 #include <dirent.h>
 #include <errno.h>

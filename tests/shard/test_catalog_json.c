@@ -2,7 +2,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 
-#include "shard/catalog_json.h"
+#include "shard/catalog/catalog_json.h"
 
 #include <errno.h>
 #include <stdlib.h>

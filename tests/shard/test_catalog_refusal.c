@@ -7,8 +7,8 @@
 #include "support/catalog_zoo.h"
 #include "support/refusal.h"
 
-#include "shard/catalog_check.h"
-#include "shard/catalog_layout.h"
+#include "shard/catalog/catalog_check.h"
+#include "shard/catalog/catalog_layout.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -7,9 +7,9 @@
 #include "support/catalog_out.h"
 #include "support/refusal.h"
 
-#include "shard/catalog_check.h"
-#include "shard/catalog_layout.h"
-#include "shard/name.h"
+#include "shard/base/name.h"
+#include "shard/catalog/catalog_check.h"
+#include "shard/catalog/catalog_layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>

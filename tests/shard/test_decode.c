@@ -5,8 +5,8 @@
 #include "support/refusal.h"
 #include "support/zstd_out.h"
 
-#include "shard/decode/decode.h"
-#include "shard/limits.h"
+#include "shard/base/limits.h"
+#include "shard/codec/decode.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -4,9 +4,9 @@
 #include "support/dice.h"
 #include "support/folder.h"
 
-#include "shard/decode/decoded_cache.h"
-#include "shard/io.h"
-#include "shard/limits.h"
+#include "shard/base/io.h"
+#include "shard/base/limits.h"
+#include "shard/codec/decoded_cache.h"
 
 #include <dirent.h>
 #include <errno.h>

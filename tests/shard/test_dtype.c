@@ -3,7 +3,7 @@
  * safetensors and NumPy. */
 #include "support/test.h"
 
-#include "shard/dtype.h"
+#include "shard/base/dtype.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -7,7 +7,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 
-#include "shard/extent.h"
+#include "shard/read/extent.h"
 
 #include <stdlib.h>
 #include <string.h>

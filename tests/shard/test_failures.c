@@ -9,9 +9,9 @@
 #include "support/fail.h"
 #include "support/sample.h"
 
-#include "shard/catalog_json.h"
+#include "shard/base/limits.h"
+#include "shard/catalog/catalog_json.h"
 #include "shard/dcp/item.h"
-#include "shard/limits.h"
 #include "shard/dcp/object_json.h"
 
 #include <errno.h>

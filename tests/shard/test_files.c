@@ -3,7 +3,7 @@
 #include "support/catalog_out.h"
 #include "support/folder.h"
 
-#include "shard/files.h"
+#include "shard/read/files.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
 #include "support/catalog_out.h"
 #include "support/folder.h"
 
-#include "shard/gather.h"
+#include "shard/read/gather.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,8 +2,8 @@
 /* Random tensors, cut at random into the shards of some files, against what
  * was cut. */
 #include "support/test.h"
-#include "support/hf_case.h"
 #include "support/catalog_out.h"
+#include "support/hf_case.h"
 #include "support/put.h"
 
 #include <inttypes.h>

@@ -8,8 +8,8 @@
 #include "support/gallery.h"
 #include "support/header_in.h"
 
+#include "shard/read/image.h"
 #include "shard/values/convert.h"
-#include "shard/image.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -9,7 +9,7 @@
 #include "support/gallery.h"
 #include "support/header_in.h"
 
-#include "shard/image.h"
+#include "shard/read/image.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #include "support/test.h"
 #include "support/folder.h"
 
-#include "shard/io.h"
+#include "shard/base/io.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/json_text.h"
+#include "shard/base/json_text.h"
 
 #include <errno.h>
 #include <json-c/json.h>

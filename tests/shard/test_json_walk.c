@@ -5,8 +5,8 @@
 #include "support/put.h"
 #include "support/refusal.h"
 
+#include "shard/base/limits.h"
 #include "shard/safetensors/json_walk.h"
-#include "shard/limits.h"
 
 #include <errno.h>
 #include <json-c/json.h>

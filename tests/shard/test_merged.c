@@ -4,8 +4,8 @@
 #include "support/folder.h"
 #include "support/union_fakes.h"
 
-#include "shard/limits.h"
-#include "shard/store_list.h"
+#include "shard/base/limits.h"
+#include "shard/store/store_list.h"
 
 #include <errno.h>
 #include <fcntl.h>

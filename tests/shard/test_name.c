@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/name.h"
+#include "shard/base/name.h"
 
 #include <stdio.h>
 #include <stdlib.h>

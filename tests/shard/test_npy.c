@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
 
-#include "shard/npy.h"
+#include "shard/read/npy.h"
 
 #include <inttypes.h>
 #include <stdio.h>

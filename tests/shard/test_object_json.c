@@ -4,7 +4,7 @@
 #include "support/test.h"
 #include "support/put.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/object_json.h"
 
 #include <errno.h>

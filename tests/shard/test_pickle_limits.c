@@ -4,7 +4,7 @@
 #include "support/put.h"
 #include "support/refusal.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/pickle.h"
 
 #include <errno.h>

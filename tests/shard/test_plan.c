@@ -8,7 +8,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 
-#include "shard/plan.h"
+#include "shard/read/plan.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/source.h"
+#include "shard/read/source.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
 
-#include "shard/slice.h"
+#include "shard/base/slice.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/dice.h"
 
-#include "shard/stored_entry.h"
+#include "shard/store/stored_entry.h"
 
 #include <stdlib.h>
 #include <string.h>

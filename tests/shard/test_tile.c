@@ -3,12 +3,12 @@
 #include "support/test.h"
 #include "support/world.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 
 /* A smaller limit than the real one, which is a second of work. */
 #undef LIMIT_TILE_STEPS
 #define LIMIT_TILE_STEPS ((uint64_t)1 << 25)
-#include "shard/tile.c"
+#include "shard/catalog/tile.c"
 
 static struct dice dice;
 

@@ -7,7 +7,7 @@
 #include "support/test.h"
 #include "support/flips.h"
 
-#include "shard/bytes.h"
+#include "shard/base/bytes.h"
 
 #include <inttypes.h>
 #include <stdio.h>

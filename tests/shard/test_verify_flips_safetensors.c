@@ -4,7 +4,7 @@
 #include "support/test.h"
 #include "support/flips.h"
 
-#include "shard/bytes.h"
+#include "shard/base/bytes.h"
 
 #include <json-c/json.h>
 #include <stdio.h>

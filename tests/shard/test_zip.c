@@ -3,7 +3,7 @@
 #include "support/test.h"
 #include "support/archive_out.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/zip.h"
 
 #include <errno.h>

@@ -5,7 +5,7 @@
 #include "support/dice.h"
 #include "support/refusal.h"
 
-#include "shard/limits.h"
+#include "shard/base/limits.h"
 #include "shard/dcp/zip.h"
 
 #include <errno.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/fake_net.h"
 
-#include "support/dice.h"
 #include "support/test.h"
+#include "support/dice.h"
 
 #include "comm/message.h"
-#include "shard/source.h"
+#include "shard/read/source.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -6,11 +6,11 @@
 
 #include "comm/client.h"
 #include "comm/server.h"
-#include "fs/ops.h"
-#include "fs/pool.h"
-#include "fs/report.h"
-#include "fs/serve.h"
-#include "fs/workers.h"
+#include "fs/fuse/ops.h"
+#include "fs/fuse/pool.h"
+#include "fs/fuse/workers.h"
+#include "fs/tree/report.h"
+#include "fs/tree/serve.h"
 
 #include <errno.h>
 #include <fcntl.h>

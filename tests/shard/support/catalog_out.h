@@ -5,7 +5,7 @@
 
 #include "support/world.h"
 
-#include "shard/catalog_builder.h"
+#include "shard/catalog/catalog_builder.h"
 
 struct catalog_builder *catalog_out_create(struct notes *notes);
 void catalog_out_begin(struct catalog_builder *builder, const char *name,

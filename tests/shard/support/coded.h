@@ -6,7 +6,7 @@
 
 #include "support/test_store.h"
 
-#include "shard/decode/source_decoded.h"
+#include "shard/read/source_decoded.h"
 
 enum { CODED_FILES = 3 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/gallery.h"
 
-#include "support/item_out.h"
 #include "support/test.h"
+#include "support/item_out.h"
 
 #include <errno.h>
 #include <fcntl.h>

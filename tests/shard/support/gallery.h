@@ -11,8 +11,8 @@
 #include "support/catalog_out.h"
 #include "support/folder.h"
 
-#include "shard/array.h"
-#include "shard/source_file.h"
+#include "shard/base/array.h"
+#include "shard/read/source_file.h"
 
 struct gallery_tensor {
 	char *name;		/* owned */

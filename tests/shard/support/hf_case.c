@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/hf_case.h"
 
+#include "support/test.h"
 #include "support/catalog_out.h"
 #include "support/put.h"
 #include "support/refusal.h"
 #include "support/safetensors_out.h"
-#include "support/test.h"
 
 #include <inttypes.h>
 #include <stdio.h>

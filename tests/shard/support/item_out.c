@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/item_out.h"
 
-#include "support/archive_out.h"
 #include "support/test.h"
+#include "support/archive_out.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
 
 #include "support/put.h"
 
-#include "shard/box.h"
-#include "shard/dtype.h"
+#include "shard/base/box.h"
+#include "shard/base/dtype.h"
 
 struct item_spec {
 	enum dtype dtype;

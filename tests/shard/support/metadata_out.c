@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/metadata_out.h"
 
-#include "support/catalog_out.h"
 #include "support/test.h"
+#include "support/catalog_out.h"
 
 #include "shard/dcp/dcp.h"
 

@@ -5,8 +5,8 @@
 
 #include "support/put.h"
 
-#include "shard/box.h"
-#include "shard/catalog_builder.h"
+#include "shard/base/box.h"
+#include "shard/catalog/catalog_builder.h"
 
 #include <stdbool.h>
 

@@ -7,7 +7,7 @@
 #ifndef SUPPORT_PUT_H
 #define SUPPORT_PUT_H
 
-#include "shard/array.h"
+#include "shard/base/array.h"
 
 #include <stdint.h>
 

@@ -3,7 +3,7 @@
 
 #include "support/test.h"
 
-#include "shard/catalog_check.h"
+#include "shard/catalog/catalog_check.h"
 
 #include <errno.h>
 #include <inttypes.h>

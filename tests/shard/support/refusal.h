@@ -3,8 +3,8 @@
 #ifndef SUPPORT_REFUSAL_H
 #define SUPPORT_REFUSAL_H
 
-#include "shard/catalog.h"
-#include "shard/fault.h"
+#include "shard/base/fault.h"
+#include "shard/catalog/catalog.h"
 
 /* @fault is that of @error, stands at @offset, and its reason holds the words
  * @reason. @what names the case in the message. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/safetensors_out.h"
 
+#include "support/test.h"
 #include "support/dice.h"
 #include "support/put.h"
-#include "support/test.h"
 
 #include <string.h>
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/sample.h"
 
+#include "support/test.h"
 #include "support/archive_out.h"
 #include "support/catalog_out.h"
 #include "support/item_out.h"
 #include "support/metadata_out.h"
-#include "support/test.h"
 
 #include <string.h>
 

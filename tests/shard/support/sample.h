@@ -6,8 +6,8 @@
 
 #include "support/folder.h"
 
-#include "shard/checkpoint.h"
-#include "shard/transfer.h"
+#include "shard/checkpoint/checkpoint.h"
+#include "shard/read/transfer.h"
 
 enum { SAMPLE_SIZE = 64 * 64 * 4 };
 

@@ -10,9 +10,9 @@
 #include "support/folder.h"
 #include "support/item_out.h"
 
-#include "shard/io.h"
-#include "shard/source_file.h"
-#include "shard/transfer.h"
+#include "shard/base/io.h"
+#include "shard/read/source_file.h"
+#include "shard/read/transfer.h"
 
 enum { STORE_FILES = 4 };
 

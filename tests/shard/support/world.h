@@ -8,8 +8,8 @@
 
 #include "support/dice.h"
 
-#include "shard/box.h"
-#include "shard/dtype.h"
+#include "shard/base/box.h"
+#include "shard/base/dtype.h"
 
 enum { WORLD_PARTS = 48 };
 

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command stat: what it found, and how that is printed. */
+#ifndef FS_CLI_STAT_RUN_H
+#define FS_CLI_STAT_RUN_H
+
+#include "fs/cli/sweep.h"
+
+#include "shard/values/statistics.h"
+
+#include <stdatomic.h>
+
+struct stat_tensor {
+	uint64_t entry;			/* index in the catalog; const */
+	atomic_int error;		/* of reading it, the first; 0: none */
+	atomic_bool explained;		/* it was said why */
+};
+
+struct stat_run {
+	const char *path, *glob;
+	bool json;
+	const struct checkpoint *checkpoint;
+	const struct catalog *catalog;
+	struct stat_tensor *tensors;	/* owned */
+	struct sweep_item *items;	/* owned; of each tensor */
+	uint64_t count;			/* of tensors */
+	struct sweep sweep;
+	struct statistics *parts;	/* owned; of each unit */
+	struct sweep_replies replies;
+};
+
+/* Tensors that could not be read. */
+uint64_t stat_count_unreadable(const struct stat_run *run);
+
+/* Lines for people, or JSON. 0 or -ENOMEM. */
+int stat_print(const struct stat_run *run);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/read/transfer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/*
+ * What of a range with holes has been found. Without overlaps the volumes add
+ * up; with them each element has a bit.
+ */
+struct coverage {
+	uint64_t missing;		/* elements */
+	unsigned char *bits;		/* owned; NULL: no overlaps */
+};
+
+static void cover_element(struct coverage *coverage, uint64_t element)
+{
+	unsigned char bit = (unsigned char)(1 << element % 8);
+
+	coverage->missing -= !(coverage->bits[element / 8] & bit);
+	coverage->bits[element / 8] |= bit;
+}
+
+static void cover(struct coverage *coverage, const struct plan *plan,
+		  const struct piece *piece)
+{
+	unsigned ndim = plan->entry->ndim, axis;
+	uint64_t index[LIMIT_NDIM] = { 0 };
+	uint64_t volume = 1, element = piece->target, i;
+
+	for (axis = 0; axis < ndim; axis++)
+		volume *= piece->count[axis];
+	if (!coverage->bits) {
+		coverage->missing -= volume;
+		return;
+	}
+	for (i = 0; i < volume; i++) {
+		cover_element(coverage, element);
+		for (axis = ndim; axis > 0; axis--) {
+			element += plan->stride[axis - 1];
+			if (++index[axis - 1] < piece->count[axis - 1])
+				break;
+			element -= plan->stride[axis - 1] * index[axis - 1];
+			index[axis - 1] = 0;
+		}
+	}
+}
+
+/* Is all of elements [@begin, @end) of the selection somewhere? */
+static int check_coverage(const struct transfer *transfer, uint64_t begin,
+			  uint64_t end)
+{
+	struct coverage coverage = { .missing = end - begin };
+	struct piece piece;
+	struct plan plan;
+
+	if (!(transfer->entry->flags & CATALOG_HOLES))
+		return 0;
+	if (transfer->entry->flags & CATALOG_OVERLAP) {
+		coverage.bits = calloc((end - begin) / 8 + 1, 1);
+		if (!coverage.bits)
+			return -ENOMEM;
+	}
+	plan_init(&plan, transfer->catalog, transfer->entry,
+		  transfer->selection, begin, end);
+	while (plan_next(&plan, &piece))
+		cover(&coverage, &plan, &piece);
+	free(coverage.bits);
+	return coverage.missing ? -EIO : 0;
+}
+
+/* Elements [@begin, @end) of the selection. */
+static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
+		struct reply *reply)
+{
+	struct piece pieces[LIMIT_PIECES];
+	struct plan plan;
+	unsigned count;
+	int error = 0;
+
+	plan_init(&plan, transfer->catalog, transfer->entry,
+		  transfer->selection, begin, end);
+	do {
+		count = 0;
+		while (count < LIMIT_PIECES && plan_next(&plan, &pieces[count]))
+			count++;
+		if (count > 0)
+			error = transfer->source->read(transfer->source, &plan,
+						       pieces, count, reply);
+	} while (!error && count == LIMIT_PIECES);
+	return error;
+}
+
+int transfer_fill(const struct transfer *transfer, struct reply *reply)
+{
+	uint64_t element = dtype_info(transfer->entry->dtype)->size;
+	uint64_t begin, end;
+	int error;
+
+	if (element == 0)
+		return -EOPNOTSUPP;
+	/* Of what overlaps the last one counts: in the order of copying. */
+	if (transfer->entry->flags & CATALOG_OVERLAP && !reply->gather)
+		return -ENOBUFS;
+	begin = transfer->offset / element;
+	end = begin + transfer->size / element;
+	error = check_coverage(transfer, begin, end);
+	return error ? error : fill(transfer, begin, end, reply);
+}
+
+int transfer_read(const struct transfer *transfer, struct reply *reply)
+{
+	uint64_t element = dtype_info(transfer->entry->dtype)->size;
+	struct transfer whole = *transfer;
+	uint64_t skip;
+	bool gather = false;
+	int error;
+
+	if (element == 0)
+		return -EOPNOTSUPP;
+	skip = transfer->offset % element;
+	whole.offset -= skip;
+	whole.size = (skip + transfer->size + element - 1) / element * element;
+	for (;;) {
+		reply_begin(reply, whole.size);
+		reply->gather |= gather;
+		error = transfer_fill(&whole, reply);
+		if (!error)
+			error = reply_finish(reply, skip, transfer->size);
+		if (error != -ENOBUFS || reply->gather)
+			break;
+		/* Too finely cut to be borrowed: copy it together. */
+		gather = true;
+	}
+	if (error)
+		reply_release(reply);
+	return error;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one loop that moves data: plan, gather pieces, have them filled in. */
+#ifndef SHARD_READ_TRANSFER_H
+#define SHARD_READ_TRANSFER_H
+
+#include "shard/read/source.h"
+
+struct transfer {
+	struct source *source;			/* borrowed, as are all */
+	const struct catalog *catalog;
+	const struct catalog_entry *entry;
+	const struct box *selection;
+	uint64_t offset, size;	/* bytes of the view, inside of it */
+};
+
+/*
+ * Make @reply hold the bytes, laid out in reply->iov until it is released.
+ * 0 or -errno (source.h). The size is at most LIMIT_READ_SIZE. Thread safe
+ * for different replies.
+ */
+int transfer_read(const struct transfer *transfer, struct reply *reply);
+
+/*
+ * Add the bytes, whole elements, to @reply behind its base. Besides other
+ * -errno, -ENOBUFS: the reply must be begun again, to gather.
+ */
+int transfer_fill(const struct transfer *transfer, struct reply *reply);
+
+#endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The other ranks, as seen from here: what can be asked of them (struct
+ * peers, which comm/ implements), and what they may ask of this rank (struct
+ * peer_handlers, which main wires).
+ *
+ * Calls of both kinds block and are thread safe. Paths are below a rank's
+ * store, "" is the store itself; whoever answers resolves them there and
+ * never leaves it.
+ *
+ * errno vocabulary of calls, besides that of source.h:
+ *	EIO		the rank did not answer in time, or is known not to
+ *	ESHUTDOWN	this rank is ending
+ *	EPROTO		the answer makes no sense
+ */
+#ifndef SHARD_STORE_PEERS_H
+#define SHARD_STORE_PEERS_H
+
+#include "shard/base/array.h"
+#include "shard/read/source.h"
+#include "shard/store/stored_entry.h"
+
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+/* A range of a stored file. */
+struct file_range {
+	const char *path;
+	struct pin pin;		/* it must have; inode 0: whatever it is */
+	bool exact;		/* all of the pin counts, else device and inode
+				 * only: the file may be growing */
+	uint64_t offset;	/* bytes */
+	uint32_t size;		/* bytes, at most LIMIT_READ_SIZE */
+};
+
+/* A part of a catalog. */
+struct catalog_part {
+	const char *path;	/* of the checkpoint's folder */
+	uint64_t signature;	/* of what the catalog was made from */
+	uint64_t offset;	/* bytes */
+	bool kept;		/* only if it is there: nobody is asked */
+};
+
+/* A checkpoint, for ranks that know it. Two steps of one run have the same
+ * metadata: the folder counts as well. */
+struct catalog_id {
+	uint64_t hash[2];	/* of the catalog */
+	uint64_t folder;	/* catalog_folder of its path */
+};
+
+/* What a read needs of shards that one rank has. */
+struct piece_request {
+	struct catalog_id id;
+	uint64_t entry;		/* index in the catalog */
+	unsigned ndim;		/* what the one who asks thinks it has */
+	unsigned count;		/* of pieces, at most LIMIT_PIECES */
+	const struct piece *pieces; /* targets are not used */
+	const uint64_t *pins;	/* pin_hash of the file of each piece */
+};
+
+/* The lanes (source.h) of reading from a rank, and of answering one. */
+static inline unsigned peers_read_lane(unsigned rank)
+{
+	return LANE_RANKS + 2 * rank;
+}
+
+static inline unsigned peers_serve_lane(unsigned rank)
+{
+	return LANE_RANKS + 2 * rank + 1;
+}
+
+enum peer_state {
+	PEER_STARTING,		/* the ranks have not met yet */
+	PEER_SELF,
+	PEER_UP,
+	PEER_SUSPECT,		/* did not answer in time; asked again and
+				 * again in the background */
+	PEER_LOST,		/* its process is gone */
+	PEER_LEFT,		/* it has said goodbye */
+};
+
+struct peer_info {
+	enum peer_state state;
+	char host[64];
+	int32_t pid;
+	bool direct;		/* its store can be opened from here */
+};
+
+/* A list is of the store of each who is asked, or of this rank's, which does
+ * not answer, as they remember it. */
+#define PEERS_OWN UINT32_MAX
+
+/* One rank's answer. */
+struct peer_list {
+	unsigned rank;
+	unsigned timeout_ms;	/* how long at most; 0: as long as the rank
+				 * answers pings */
+	struct array *out;	/* gets lines of struct stored_entry, sorted */
+	int error;		/* 0; -ENOENT, -ENOTDIR: no such folder;
+				 * -ENODATA: not remembered */
+};
+
+struct peer_files;
+
+struct peers {
+	unsigned rank, count;	/* const */
+	/* Folder of the store of each rank: open descriptors, of this rank and
+	 * of those on the same host; -1: it is asked. Const once ready. */
+	int *stores;
+
+	/* Wait until all ranks have met. 0, or -ESHUTDOWN. */
+	int (*wait_ready)(struct peers *peers);
+	bool (*is_ready)(struct peers *peers);
+	void (*info)(struct peers *peers, unsigned rank,
+		     struct peer_info *ret_info);
+	/* Find out, in the background, whether all are still there. */
+	void (*probe)(struct peers *peers);
+
+	/* What each of @count ranks has in the folder @path, or what it
+	 * remembers that rank @of had: all are asked at once. Each has its
+	 * own error. */
+	void (*list)(struct peers *peers, uint32_t of, const char *path,
+		     struct peer_list *lists, unsigned count);
+	/* One file or folder, itself: one struct stored_entry. -ENOENT. */
+	int (*status)(struct peers *peers, unsigned rank, const char *path,
+		      struct array *out);
+	/* XXH3-128 of a file's content. -ESTALE: not what @range->pin says. */
+	int (*digest)(struct peers *peers, unsigned rank,
+		      const struct file_range *range, uint64_t ret_hash[2]);
+	/* Fewer bytes only at the end of the file. -ESTALE likewise. */
+	int (*file)(struct peers *peers, unsigned rank,
+		    const struct file_range *range, void *buffer,
+		    size_t *ret_size);
+	/*
+	 * The catalog with @part->signature, which is checked, from the ranks
+	 * above this one in the binomial tree; or, if @part->kept, from any
+	 * that has it. The caller frees it. -ESTALE: no such one there (yet);
+	 * -errno.
+	 */
+	int (*catalog)(struct peers *peers, const struct catalog_part *part,
+		       struct catalog **ret_catalog);
+	/* Does this rank make catalogs itself: is it the lowest that lives? */
+	bool (*is_builder)(struct peers *peers);
+
+	/* A source that reads the shards of other ranks from them, and all
+	 * else from @below; see comm/source_peer.h. NULL: no memory. */
+	struct source *(*source)(struct peers *peers,
+				 const struct peer_files *files,
+				 struct source *below);
+};
+
+/* Which rank has which file of a checkpoint. */
+struct peer_files {
+	const char *path;		/* of the folder; borrowed, as all */
+	const struct catalog *catalog;
+	const uint32_t *ranks;		/* of each file of the catalog */
+	const struct pin *pins;		/* of each; inode 0: nobody has it */
+	atomic_bool *stale;		/* set when a rank says that a file
+					 * is not what its pin says */
+};
+
+/*
+ * What other ranks may ask. Each handler fills what it is given and returns 0
+ * or -errno. They run on threads of the pool and may block; arguments are
+ * checked for form, but not for sense.
+ */
+struct peer_handlers {
+	void *context;
+	/* Entries behind the name @after, sorted; "": from the start. At most
+	 * @size bytes of whole entries to @buffer. @of: PEERS_OWN, or a rank
+	 * whose store is remembered; -ENODATA if it is not. */
+	int (*list)(void *context, uint32_t of, const char *path,
+		    const char *after, void *buffer, size_t size,
+		    size_t *ret_size);
+	int (*status)(void *context, const char *path, struct array *out);
+	int (*digest)(void *context, const struct file_range *range,
+		      uint64_t ret_hash[2]);
+	int (*file)(void *context, const struct file_range *range,
+		    void *buffer, size_t *ret_size);
+	int (*catalog)(void *context, const struct catalog_part *part,
+		       void *buffer, size_t size, size_t *ret_size,
+		       uint64_t *ret_total);
+	/* The elements of all pieces, one dense row-major box behind the
+	 * other, in @reply->buffer. */
+	int (*pieces)(void *context, const struct piece_request *request,
+		      struct reply *reply, size_t *ret_size);
+	/* Look at @path again, and learn the catalog that has @hash. */
+	int (*learn)(void *context, const char *path, const uint64_t hash[2]);
+};
+
+#endif
