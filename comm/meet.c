@@ -2,7 +2,7 @@
 #include "comm/meet.h"
 
 #include "comm/message.h"
-#include "shard/base/name.h"
+#include "shard/base/hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,10 +34,10 @@ static uint64_t find_machine(void)
 		boot[0] = '\0';
 	if (fd >= 0)
 		close(fd);
-	machine = name_hash(boot, sizeof(boot), 0);
+	machine = hash_64(boot, sizeof(boot), 0);
 	for (i = 0; i < sizeof(spaces) / sizeof(spaces[0]); i++)
 		if (stat(spaces[i], &status) == 0)
-			machine = name_hash(&status.st_ino,
+			machine = hash_64(&status.st_ino,
 					    sizeof(status.st_ino), machine);
 	return machine;
 }
@@ -51,7 +51,7 @@ static void set_settings(struct hello *hello, const char *settings)
 
 	if (size >= (int)sizeof(hello->settings))
 		snprintf(end, 24, "...%016" PRIx64,
-			 name_hash(settings, strlen(settings), 0));
+			 hash_64(settings, strlen(settings), 0));
 }
 
 void meet_hello(const struct meet_options *options, struct hello *hello)
@@ -62,9 +62,9 @@ void meet_hello(const struct meet_options *options, struct hello *hello)
 	hello->magic = hello_magic;
 	hello->protocol = MESSAGE_PROTOCOL;
 	hello->pid = getpid();
-	hello->nonce = name_seed();
+	hello->nonce = hash_seed();
 	hello->machine = find_machine();
-	hello->point = name_hash(options->point, strlen(options->point), 0);
+	hello->point = hash_64(options->point, strlen(options->point), 0);
 	if (fstat(options->store_fd, &status) == 0) {
 		hello->store_device = status.st_dev;
 		hello->store_inode = status.st_ino;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "comm/watcher.h"
 
-#include "comm/mount_point.h"
+#include "shard/base/mount_point.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,10 +3,10 @@
 #define FUSE_USE_VERSION 314
 #include "fs/fuse/mount.h"
 
-#include "comm/mount_point.h"
 #include "fs/fuse/ops.h"
 #include "fs/fuse/workers.h"
 #include "fs/log.h"
+#include "shard/base/mount_point.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/base/name.h"
 
+#include "shard/base/hash.h"
+
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
-#include <xxhash.h>
 
 unsigned name_utf8_size(const char *p, size_t size)
 {
@@ -45,14 +46,10 @@ static bool is_dots(const char *name, size_t size)
 
 static void add_hash(const char *name, size_t size, char *end)
 {
-	XXH128_canonical_t digest;
-	size_t i;
+	uint64_t hash[2];
 
-	XXH128_canonicalFromHash(&digest, XXH3_128bits(name, size));
-	*end++ = '%';
-	*end++ = '~';
-	for (i = 0; i < sizeof(digest.digest); i++)
-		end += sprintf(end, "%02x", digest.digest[i]);
+	hash_128(name, size, hash);
+	sprintf(end, "%%~%016" PRIx64 "%016" PRIx64, hash[1], hash[0]);
 }
 
 size_t name_encode(const char *name, size_t size,
@@ -86,18 +83,4 @@ size_t name_encode(const char *name, size_t size,
 		ret_encoded[out++] = '%';
 	ret_encoded[out] = '\0';
 	return out;
-}
-
-uint64_t name_hash(const void *name, size_t size, uint64_t seed)
-{
-	return XXH3_64bits_withSeed(name, size, seed);
-}
-
-uint64_t name_seed(void)
-{
-	uint64_t seed;
-
-	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-		seed = (uint64_t)(uintptr_t)&seed;
-	return seed;
 }

@@ -27,9 +27,4 @@ size_t name_encode(const char *name, size_t size,
 /* Bytes of the UTF-8 character at @p, of which @size are left; 0: none. */
 unsigned name_utf8_size(const char *p, size_t size);
 
-/* For hash tables. @seed should be one that who wrote the names cannot know:
- * names of one hash would make a table slow. */
-uint64_t name_hash(const void *name, size_t size, uint64_t seed);
-uint64_t name_seed(void);
-
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/base/name_table.h"
 
+#include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/base/name.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,7 +14,7 @@ struct name_table_entry {
 
 void name_table_init(struct name_table *table)
 {
-	*table = (struct name_table){ .seed = name_seed() };
+	*table = (struct name_table){ .seed = hash_seed() };
 }
 
 void name_table_finish(struct name_table *table)
@@ -30,7 +30,7 @@ static uint32_t *find_slot(const struct name_table *table, const char *name,
 {
 	uint32_t *slots = (uint32_t *)(void *)table->slots.data;
 	uint64_t mask = table->slots.size / sizeof(*slots) - 1;
-	uint64_t i = name_hash(name, size, table->seed) & mask;
+	uint64_t i = hash_64(name, size, table->seed) & mask;
 
 	for (; slots[i]; i = (i + 1) & mask) {
 		size_t known_size;

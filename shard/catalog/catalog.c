@@ -2,6 +2,7 @@
 #include "shard/catalog/catalog.h"
 
 #include "shard/base/bytes.h"
+#include "shard/base/hash.h"
 #include "shard/base/name.h"
 
 #include <string.h>
@@ -209,7 +210,7 @@ static int64_t find(const struct catalog *catalog, uint64_t slots,
 		    uint64_t slot_count, const char *name, size_t size)
 {
 	const uint32_t *slot = at(catalog, slots);
-	uint64_t i = name_hash(name, size, catalog->seed) & (slot_count - 1);
+	uint64_t i = hash_64(name, size, catalog->seed) & (slot_count - 1);
 
 	/* Open addressing; a slot holds the index + 1, and some are free. */
 	for (; slot[i]; i = (i + 1) & (slot_count - 1)) {

@@ -10,6 +10,7 @@
 #include "shard/catalog/catalog_builder.h"
 
 #include "shard/base/array.h"
+#include "shard/base/hash.h"
 #include "shard/base/name.h"
 #include "shard/catalog/catalog_layout.h"
 #include "shard/catalog/shard_list.h"
@@ -39,7 +40,7 @@ struct catalog_builder *catalog_builder_create(struct notes *notes)
 	if (!builder)
 		return NULL;
 	builder->notes = notes;
-	builder->seed = name_seed();
+	builder->seed = hash_seed();
 	/* No name is at offset 0. */
 	if (array_append(&builder->names, "", 1) ||
 	    shard_list_init(&builder->pending)) {
@@ -84,7 +85,7 @@ static uint32_t *find_slot(const struct catalog_builder *builder,
 	const struct catalog_file *files =
 		(const void *)builder->files.data;
 	uint64_t mask = builder->file_slots.size / sizeof(*slots) - 1;
-	uint64_t i = name_hash(path, size, builder->seed) & mask;
+	uint64_t i = hash_64(path, size, builder->seed) & mask;
 
 	for (; slots[i]; i = (i + 1) & mask) {
 		const struct catalog_file *file = &files[slots[i] - 1];
@@ -457,7 +458,7 @@ static void fill_slots(struct catalog *catalog, uint32_t *slots,
 		size_t size = name_encode(catalog_text(catalog, entry->name),
 					  entry->name_size, encoded);
 
-		j = name_hash(encoded, size, catalog->seed) & (slot_count - 1);
+		j = hash_64(encoded, size, catalog->seed) & (slot_count - 1);
 		while (slots[j])
 			j = (j + 1) & (slot_count - 1);
 		slots[j] = (uint32_t)(i + 1);

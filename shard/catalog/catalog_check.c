@@ -15,6 +15,7 @@
  */
 #include "shard/catalog/catalog_check.h"
 
+#include "shard/base/hash.h"
 #include "shard/base/name.h"
 #include "shard/catalog/catalog_check_entry.h"
 #include "shard/catalog/catalog_layout.h"
@@ -220,7 +221,7 @@ static uint64_t hash_entry(const struct catalog *catalog, uint64_t index)
 	size_t size = name_encode(catalog_text(catalog, entry->name),
 				  entry->name_size, encoded);
 
-	return name_hash(encoded, size, catalog->seed);
+	return hash_64(encoded, size, catalog->seed);
 }
 
 /* Slot @at, which is in use, and continues @run. NULL, or what is wrong. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/catalog/catalog_layout.h"
 
-#include <xxhash.h>
+#include "shard/base/hash.h"
 
 static const uint64_t magic = UINT64_C(0x31676c6b63747063);
 
@@ -51,10 +51,6 @@ void catalog_layout(struct catalog *catalog, uint64_t dims_size,
 
 void catalog_hash(const struct catalog *catalog, uint64_t ret_hash[2])
 {
-	XXH128_hash_t hash =
-		XXH3_128bits((const char *)catalog + catalog->entries,
-			     catalog->tensor_slots - catalog->entries);
-
-	ret_hash[0] = hash.low64;
-	ret_hash[1] = hash.high64;
+	hash_128((const char *)catalog + catalog->entries,
+		 catalog->tensor_slots - catalog->entries, ret_hash);
 }

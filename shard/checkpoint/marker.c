@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/checkpoint/marker.h"
 
+#include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/base/name.h"
 #include "shard/store/merged.h"
 
 #include <dirent.h>
@@ -398,8 +398,8 @@ uint64_t marker_signature(int folder)
 		const char *name = list.markers[i].name;
 
 		pin = find_pin(folder, name);
-		signature = name_hash(name, strlen(name), signature);
-		signature = name_hash(&pin, sizeof(pin), signature);
+		signature = hash_64(name, strlen(name), signature);
+		signature = hash_64(&pin, sizeof(pin), signature);
 	}
 	marker_list_finish(&list);
 	return signature | 1;

@@ -2,8 +2,8 @@
 #include "shard/checkpoint/spread.h"
 
 #include "shard/base/bytes.h"
+#include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/base/name.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,9 +88,9 @@ static void pin_markers(struct marker_list *list, const struct merged *merged,
 		marker->pin = entry->stored.pin;
 		if (i == 0)
 			stored_entry_status(&entry->stored, status);
-		*signature = name_hash(marker->name, strlen(marker->name),
+		*signature = hash_64(marker->name, strlen(marker->name),
 				       *signature + entry->rank);
-		*signature = name_hash(&marker->pin, sizeof(marker->pin),
+		*signature = hash_64(&marker->pin, sizeof(marker->pin),
 				       *signature);
 	}
 	*signature |= 1;

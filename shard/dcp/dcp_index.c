@@ -7,7 +7,7 @@
  */
 #include "shard/dcp/dcp_index.h"
 
-#include "shard/base/name.h"
+#include "shard/base/hash.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ static uint64_t hash_item(const struct dcp_index *index, unsigned file,
 			  const struct dcp_text *name,
 			  struct pickle_value offsets)
 {
-	uint64_t hash = name_hash(name->data, name->size, index->seed);
+	uint64_t hash = hash_64(name->data, name->size, index->seed);
 	const struct pickle_value *items;
 	int64_t numbers[LIMIT_NDIM];
 	uint64_t count, i;
@@ -48,7 +48,7 @@ static uint64_t hash_item(const struct dcp_index *index, unsigned file,
 	for (i = 0; i < count && i < LIMIT_NDIM; i++)
 		if (!pickle_int(&index->pickles[file], items[i], &numbers[i]))
 			numbers[i] = -1;
-	return name_hash(numbers, i * sizeof(*numbers), hash);
+	return hash_64(numbers, i * sizeof(*numbers), hash);
 }
 
 static bool same_text(const struct dcp_text *a, const struct dcp_text *b)
@@ -114,7 +114,7 @@ static uint32_t *name_slot(const struct dcp_index *index,
 	uint32_t *slots = (void *)index->name_slots.data;
 	const struct dcp_name *names = (const void *)index->names.data;
 	uint64_t mask = index->name_slots.size / sizeof(*slots) - 1;
-	uint64_t i = name_hash(name->data, name->size, index->seed) & mask;
+	uint64_t i = hash_64(name->data, name->size, index->seed) & mask;
 
 	while (slots[i] && !same_text(&names[slots[i] - 1].name, name))
 		i = (i + 1) & mask;
@@ -268,7 +268,7 @@ int dcp_index_init(struct dcp_index *index, const struct dcp_file *files,
 	unsigned i;
 	int error = 0;
 
-	*index = (struct dcp_index){ .fault = fault, .seed = name_seed() };
+	*index = (struct dcp_index){ .fault = fault, .seed = hash_seed() };
 	index->pickles = calloc(count, sizeof(*index->pickles));
 	if (!index->pickles)
 		return no_memory(index);

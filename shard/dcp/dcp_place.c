@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/dcp/dcp_place.h"
 
-#include "shard/base/name.h"
+#include "shard/base/hash.h"
 
 #include <errno.h>
 #include <string.h>
@@ -85,7 +85,7 @@ static bool read_chain(struct chain *chain, const struct pickle *p,
 static struct dcp_chain *find_chain(struct dcp_chains *chains, uint64_t seed,
 				    const struct chain *chain)
 {
-	uint64_t i = name_hash(chain->text, chain->size, seed);
+	uint64_t i = hash_64(chain->text, chain->size, seed);
 
 	for (;; i++) {
 		struct dcp_chain *slot = &chains->slots[i % (2 *

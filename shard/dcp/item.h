@@ -6,10 +6,12 @@
 #ifndef SHARD_DCP_ITEM_H
 #define SHARD_DCP_ITEM_H
 
+#include "shard/base/box.h"
+#include "shard/base/dtype.h"
 #include "shard/base/fault.h"
 #include "shard/base/io.h"
+#include "shard/base/layout.h"
 #include "shard/dcp/pickle.h"
-#include "shard/read/extent.h"
 
 /*
  * Read the item in @input, which must hold the elements of @shard as @dtype.

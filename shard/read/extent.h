@@ -7,20 +7,8 @@
 #ifndef SHARD_READ_EXTENT_H
 #define SHARD_READ_EXTENT_H
 
+#include "shard/base/layout.h"
 #include "shard/read/plan.h"
-
-enum layout_flag {
-	LAYOUT_SWAP = 1,	/* stored big-endian */
-	LAYOUT_CONJ = 2,	/* imaginary parts are to be negated */
-	LAYOUT_NEG = 4,		/* all parts are to be negated */
-};
-
-/* How the elements of a shard lie in its file. */
-struct layout {
-	uint64_t offset;		/* of element (0, ...), bytes */
-	unsigned flags;			/* enum layout_flag */
-	uint64_t stride[LIMIT_NDIM];	/* elements */
-};
 
 /*
  * @count runs of @size bytes each, @stride bytes apart in the file and

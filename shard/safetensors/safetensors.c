@@ -14,7 +14,7 @@
 #include "shard/safetensors/safetensors.h"
 
 #include "shard/base/bytes.h"
-#include "shard/base/name.h"
+#include "shard/base/hash.h"
 #include "shard/safetensors/safetensors_text.h"
 
 #include <errno.h>
@@ -88,7 +88,7 @@ static uint32_t *find_slot(const struct safetensors *s, const char *name,
 {
 	uint32_t *slots = (uint32_t *)(void *)s->slots.data;
 	uint64_t mask = s->slots.size / sizeof(*slots) - 1;
-	uint64_t i = name_hash(name, size, s->seed) & mask;
+	uint64_t i = hash_64(name, size, s->seed) & mask;
 
 	for (; slots[i]; i = (i + 1) & mask) {
 		const struct safetensors_tensor *tensor =
@@ -110,7 +110,7 @@ static int index_names(struct safetensors *s, struct fault *fault)
 	if (!array_add(&s->slots, slot_count * sizeof(uint32_t)))
 		return fault_set(fault, -ENOMEM, 0, "out of memory");
 	memset(s->slots.data, 0, s->slots.size);
-	s->seed = name_seed();
+	s->seed = hash_seed();
 	for (i = 0; i < s->tensor_count; i++) {
 		const struct safetensors_tensor *tensor = tensor_at(s, i);
 		uint32_t *slot = find_slot(s, safetensors_name(s, tensor),

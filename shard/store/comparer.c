@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/store/comparer.h"
 
+#include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/base/name.h"
 #include "shard/store/store_list.h"
 
 #include <errno.h>
@@ -127,10 +127,10 @@ bool comparer_is_same(struct comparer *comparer, const char *folder,
 		return true;
 	if (!join(folder, a->name, path, sizeof(path)))
 		return false;
-	verdict.key = name_hash(path, strlen(path), a->rank);
-	verdict.key = name_hash(&a->stored.pin, sizeof(a->stored.pin),
+	verdict.key = hash_64(path, strlen(path), a->rank);
+	verdict.key = hash_64(&a->stored.pin, sizeof(a->stored.pin),
 				verdict.key + b->rank);
-	verdict.key = name_hash(&b->stored.pin, sizeof(b->stored.pin),
+	verdict.key = hash_64(&b->stored.pin, sizeof(b->stored.pin),
 				verdict.key);
 	pthread_mutex_lock(&comparer->lock);
 	found = tfind(&verdict, &comparer->verdicts, compare_verdicts);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/store/store_list.h"
 
+#include "shard/base/hash.h"
 #include "shard/base/limits.h"
 
 #include <dirent.h>
@@ -12,7 +13,6 @@
 #include <string.h>
 #include <sys/statfs.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 static const char *here(const char *path)
 {
@@ -178,29 +178,23 @@ int store_open(int store, const char *path, int *ret_fd,
 
 int store_digest(int fd, uint64_t size, uint64_t ret_hash[2])
 {
-	XXH3_state_t *state = XXH3_createState();
+	struct hash_stream *stream = hash_stream_create();
 	char *buffer = malloc(LIMIT_READ_SIZE);
 	uint64_t offset = 0;
-	XXH128_hash_t hash;
-	int error = state && buffer ? 0 : -ENOMEM;
+	int error = stream && buffer ? 0 : -ENOMEM;
 
-	if (!error)
-		XXH3_128bits_reset(state);
 	while (!error && offset < size) {
 		size_t part = size - offset < LIMIT_READ_SIZE ?
 			      (size_t)(size - offset) : LIMIT_READ_SIZE;
 
 		error = io_read(fd, buffer, part, offset);
 		if (!error)
-			XXH3_128bits_update(state, buffer, part);
+			hash_stream_add(stream, buffer, part);
 		offset += part;
 	}
-	if (!error) {
-		hash = XXH3_128bits_digest(state);
-		ret_hash[0] = hash.low64;
-		ret_hash[1] = hash.high64;
-	}
+	if (!error)
+		hash_stream_end(stream, ret_hash);
 	free(buffer);
-	XXH3_freeState(state);
+	hash_stream_destroy(stream);
 	return error;
 }

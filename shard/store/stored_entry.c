@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/store/stored_entry.h"
 
-#include "shard/base/name.h"
+#include "shard/base/hash.h"
 
 #include <errno.h>
 #include <string.h>
@@ -94,10 +94,10 @@ void stored_entry_status(const struct stored_entry *entry,
 
 uint64_t catalog_folder(const char *path)
 {
-	return name_hash(path, strlen(path), 0);
+	return hash_64(path, strlen(path), 0);
 }
 
 uint64_t pin_hash(const struct pin *pin)
 {
-	return name_hash(pin, sizeof(*pin), 0);
+	return hash_64(pin, sizeof(*pin), 0);
 }

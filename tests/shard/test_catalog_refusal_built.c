@@ -7,7 +7,7 @@
 #include "support/catalog_out.h"
 #include "support/refusal.h"
 
-#include "shard/base/name.h"
+#include "shard/base/hash.h"
 #include "shard/catalog/catalog_check.h"
 #include "shard/catalog/catalog_layout.h"
 
@@ -168,7 +168,7 @@ static struct catalog *crowd(unsigned count, uint64_t slot_count)
 	for (i = 0; made < count; i++) {
 		int size = snprintf(name, sizeof(name), "n%d", (int)i);
 
-		home = name_hash(name, (size_t)size, SEED) % slot_count;
+		home = hash_64(name, (size_t)size, SEED) % slot_count;
 		if (home >= HOMES)
 			continue;
 		homes[made++] = home;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "comm/mount_point.h"
+#include "shard/base/mount_point.h"
 
 #include <errno.h>
 #include <fcntl.h>

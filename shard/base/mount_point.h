@@ -5,8 +5,8 @@
  * whether that is his, in /proc/self/mountinfo: to ask the mount itself would
  * keep it busy, or hang.
  */
-#ifndef COMM_MOUNT_POINT_H
-#define COMM_MOUNT_POINT_H
+#ifndef SHARD_BASE_MOUNT_POINT_H
+#define SHARD_BASE_MOUNT_POINT_H
 
 #include <stdbool.h>
 #include <sys/types.h>
