@@ -7,8 +7,8 @@
 #define COMM_CLUSTER_H
 
 #include "comm/engine.h"
-#include "comm/meet.h"
-#include "comm/watcher.h"
+#include "comm/handshake.h"
+#include "comm/supervisor.h"
 
 struct cluster;
 

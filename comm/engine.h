@@ -16,7 +16,7 @@
 #ifndef COMM_ENGINE_H
 #define COMM_ENGINE_H
 
-#include "comm/bell.h"
+#include "comm/doorbell.h"
 #include "comm/message.h"
 #include "comm/transport.h"
 #include "shard/store/peers.h"

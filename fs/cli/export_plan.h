@@ -4,7 +4,7 @@
 #define FS_CLI_EXPORT_PLAN_H
 
 #include "fs/cli/tool.h"
-#include "shard/read/image.h"
+#include "shard/read/virtual_file.h"
 
 #include <limits.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/cli/object_pair.h"
 
-#include "shard/dcp/item.h"
 #include "shard/dcp/object_json.h"
+#include "shard/dcp/torch_archive.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
 #ifndef FS_CLI_PAIRS_H
 #define FS_CLI_PAIRS_H
 
-#include "fs/cli/sweep.h"
+#include "fs/cli/parallel_scan.h"
 
 #include "shard/values/compare.h"
 

@@ -3,7 +3,7 @@
 #ifndef FS_CLI_STAT_RUN_H
 #define FS_CLI_STAT_RUN_H
 
-#include "fs/cli/sweep.h"
+#include "fs/cli/parallel_scan.h"
 
 #include "shard/values/statistics.h"
 

@@ -7,7 +7,7 @@
 #define FS_CLI_WRITER_H
 
 #include "fs/cli/output.h"
-#include "shard/read/image.h"
+#include "shard/read/virtual_file.h"
 
 #include <limits.h>
 

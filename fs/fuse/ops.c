@@ -6,7 +6,7 @@
 #define FUSE_USE_VERSION 314
 #include "fs/fuse/ops.h"
 
-#include "fs/fuse/call.h"
+#include "fs/fuse/request.h"
 #include "fs/log.h"
 
 #include <errno.h>

@@ -3,8 +3,8 @@
 #ifndef FS_FUSE_OPS_H
 #define FS_FUSE_OPS_H
 
+#include "fs/fuse/interrupt.h"
 #include "fs/fuse/pool.h"
-#include "fs/fuse/watch.h"
 #include "fs/tree/namespace.h"
 
 #include <stdbool.h>

@@ -2,7 +2,7 @@
 #define FUSE_USE_VERSION 314
 #include "fs/fuse/workers.h"
 
-#include "fs/fuse/call.h"
+#include "fs/fuse/request.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>

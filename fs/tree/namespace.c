@@ -18,7 +18,7 @@
 #include "fs/tree/namespace.h"
 
 #include "fs/log.h"
-#include "fs/tree/handle.h"
+#include "fs/tree/open_file.h"
 #include "fs/tree/stored.h"
 
 #include <errno.h>

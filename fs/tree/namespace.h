@@ -11,10 +11,10 @@
 #define FS_TREE_NAMESPACE_H
 
 #include "fs/tree/counters.h"
-#include "fs/tree/nodes.h"
+#include "fs/tree/inode_table.h"
 
 #include "shard/read/source.h"
-#include "shard/store/merged.h"
+#include "shard/store/union.h"
 
 #include <sys/queue.h>
 #include <sys/statvfs.h>

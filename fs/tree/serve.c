@@ -9,7 +9,7 @@
 
 #include "fs/log.h"
 #include "fs/tree/stored.h"
-#include "shard/store/store_list.h"
+#include "shard/store/folder_store.h"
 
 #include <errno.h>
 #include <stdlib.h>

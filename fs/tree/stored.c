@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tree/stored.h"
 
-#include "shard/store/store_list.h"
+#include "shard/store/folder_store.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,8 +4,8 @@
 #include "shard/base/name.h"
 #include "shard/base/slice.h"
 #include "shard/catalog/catalog_json.h"
-#include "shard/dcp/item.h"
 #include "shard/dcp/object_json.h"
+#include "shard/dcp/torch_archive.h"
 #include "shard/read/npy.h"
 #include "shard/values/convert.h"
 

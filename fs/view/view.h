@@ -4,7 +4,7 @@
 #ifndef FS_VIEW_VIEW_H
 #define FS_VIEW_VIEW_H
 
-#include "fs/view/group.h"
+#include "fs/view/view_group.h"
 #include "shard/checkpoint/checkpoint.h"
 
 enum view {

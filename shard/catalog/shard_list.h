@@ -8,7 +8,7 @@
 
 #include "shard/base/array.h"
 #include "shard/catalog/catalog_builder.h"
-#include "shard/catalog/tile.h"
+#include "shard/catalog/tiling.h"
 
 struct shard_list {
 	unsigned ndim;

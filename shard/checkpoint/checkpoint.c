@@ -2,7 +2,7 @@
 #include "shard/checkpoint/checkpoint.h"
 
 #include "shard/base/limits.h"
-#include "shard/checkpoint/loader.h"
+#include "shard/checkpoint/catalog_load.h"
 #include "shard/codec/decode.h"
 
 #include <errno.h>

@@ -11,7 +11,7 @@
 #include "shard/base/io.h"
 #include "shard/base/notes.h"
 #include "shard/catalog/catalog.h"
-#include "shard/checkpoint/marker.h"
+#include "shard/checkpoint/metadata_files.h"
 #include "shard/checkpoint/spread.h"
 #include "shard/read/source_decoded.h"
 

@@ -6,8 +6,8 @@
 #ifndef SHARD_CHECKPOINT_SPREAD_H
 #define SHARD_CHECKPOINT_SPREAD_H
 
-#include "shard/checkpoint/marker.h"
-#include "shard/store/merged.h"
+#include "shard/checkpoint/metadata_files.h"
+#include "shard/store/union.h"
 
 struct spread {
 	struct peers *peers;		/* borrowed; const, as is merger */

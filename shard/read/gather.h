@@ -4,7 +4,7 @@
 #define SHARD_READ_GATHER_H
 
 #include "shard/read/extent.h"
-#include "shard/read/files.h"
+#include "shard/read/file_cache.h"
 
 struct gather {
 	const struct file *file;	/* borrowed */

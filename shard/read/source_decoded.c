@@ -7,7 +7,7 @@
 #include "shard/read/source_decoded.h"
 
 #include "shard/codec/decode.h"
-#include "shard/dcp/item.h"
+#include "shard/dcp/torch_archive.h"
 #include "shard/read/gather.h"
 
 #include <errno.h>

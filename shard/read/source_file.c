@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/read/source_file.h"
 
-#include "shard/read/files.h"
+#include "shard/read/file_cache.h"
 #include "shard/read/gather.h"
-#include "shard/read/layouts.h"
+#include "shard/read/item_layouts.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 
 #include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/store/store_list.h"
+#include "shard/store/folder_store.h"
 
 #include <errno.h>
 #include <search.h>

@@ -6,7 +6,7 @@
 #ifndef SHARD_STORE_COMPARER_H
 #define SHARD_STORE_COMPARER_H
 
-#include "shard/store/merged.h"
+#include "shard/store/union.h"
 
 #include <pthread.h>
 

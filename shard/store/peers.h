@@ -18,7 +18,7 @@
 
 #include "shard/base/array.h"
 #include "shard/read/source.h"
-#include "shard/store/stored_entry.h"
+#include "shard/store/folder_entry.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/verify/verify_item.h"
 
-#include "shard/dcp/item.h"
+#include "shard/dcp/torch_archive.h"
 #include "shard/verify/crc.h"
 
 #include <errno.h>

@@ -11,8 +11,8 @@
 #include "shard/catalog/catalog_check.h"
 #include "shard/catalog/catalog_json.h"
 #include "shard/catalog/catalog_layout.h"
-#include "shard/read/image.h"
 #include "shard/read/plan.h"
+#include "shard/read/virtual_file.h"
 
 #include <errno.h>
 #include <string.h>

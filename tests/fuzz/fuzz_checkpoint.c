@@ -10,8 +10,8 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "shard/checkpoint/checkpoint.h"
-#include "shard/dcp/item.h"
 #include "shard/dcp/object_json.h"
+#include "shard/dcp/torch_archive.h"
 #include "shard/read/transfer.h"
 #include "shard/safetensors/blob.h"
 

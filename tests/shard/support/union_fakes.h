@@ -4,7 +4,7 @@
 #ifndef SUPPORT_UNION_FAKES_H
 #define SUPPORT_UNION_FAKES_H
 
-#include "shard/store/merged.h"
+#include "shard/store/union.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>

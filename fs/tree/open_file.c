@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fs/tree/open_file.h"
+
+#include "fs/tree/stored.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/*
+ * What it reads from: a file of a view has a live checkpoint, and either an
+ * image or a text that was made at open; a stored file, and tensors.json,
+ * have a descriptor.
+ */
+struct handle {
+	atomic_uint references;
+	uint64_t inode;
+	struct live *live;		/* one reference; NULL: stored */
+	LIST_ENTRY(handle) link;	/* guarded by the namespace's lock */
+	struct view_file file;		/* without an image */
+	struct image *image;		/* one reference; NULL: `text` */
+	struct array text;		/* owned: a NAME.json, or decoded */
+	int fd;				/* -1: none; owned unless in `live` */
+	bool immutable;			/* stored: `pin` must stay true */
+	struct pin pin;
+	bool remote;			/* stored by `rank`, elsewhere */
+	unsigned rank;
+	char *path;			/* owned; of a stored file */
+	uint64_t size;			/* bytes, but of a stored file */
+};
+
+unsigned handle_inodes_locked(const struct namespace *ns,
+			      const struct live *live, uint64_t after,
+			      uint64_t *ret_inodes, unsigned count)
+{
+	const struct handle *handle;
+	unsigned found = 0, i;
+
+	/* Insertion into a short sorted list: files open at once are few. */
+	LIST_FOREACH(handle, &ns->handles, link) {
+		if (handle->live != live || handle->inode <= after)
+			continue;
+		for (i = 0; i < found && ret_inodes[i] < handle->inode; i++)
+			;
+		if (i == count || (i < found && ret_inodes[i] == handle->inode))
+			continue;
+		if (found < count)
+			found++;
+		memmove(&ret_inodes[i + 1], &ret_inodes[i],
+			(found - 1 - i) * sizeof(*ret_inodes));
+		ret_inodes[i] = handle->inode;
+	}
+	return found;
+}
+
+static struct handle *create(uint64_t inode)
+{
+	struct handle *handle = calloc(1, sizeof(*handle));
+
+	if (!handle)
+		return NULL;
+	handle->references = 1;
+	handle->inode = inode;
+	handle->fd = -1;
+	return handle;
+}
+
+/* @live is NULL for a stored file. */
+static void enlist(struct namespace *ns, struct handle *handle,
+		   struct live *live)
+{
+	pthread_mutex_lock(&ns->nodes.lock);
+	handle->live = live;
+	if (live)
+		live->references++;
+	LIST_INSERT_HEAD(&ns->handles, handle, link);
+	pthread_mutex_unlock(&ns->nodes.lock);
+}
+
+static int make_text(struct handle *handle, struct live *live, bool nowait)
+{
+	int error = -EAGAIN;
+
+	if (!nowait)
+		error = handle->file.json ?
+			view_object_json(live->checkpoint, handle->file.entry,
+					 &handle->text) :
+			view_object(live->checkpoint, handle->file.entry,
+				    &handle->text);
+	handle->size = handle->text.size;
+	return error == -EOPNOTSUPP && handle->file.json ? -EIO : error;
+}
+
+/* What the file reads from. */
+static int make_content(struct handle *handle, struct live *live, bool nowait)
+{
+	const struct catalog *catalog = live->checkpoint->catalog;
+	int error = 0;
+
+	if (handle->file.json || view_is_decoded(catalog, &handle->file))
+		return make_text(handle, live, nowait);
+	if (handle->file.image)
+		handle->image = image_get(handle->file.image);
+	else
+		error = view_image(catalog, &handle->file, &handle->image);
+	if (!error)
+		handle->size = image_size(handle->image);
+	handle->file.image = NULL;
+	return error;
+}
+
+static bool has_holes(const struct catalog *catalog,
+		      const struct view_file *file)
+{
+	return !file->grouped &&
+	       catalog_entry(catalog, file->entry)->flags & CATALOG_HOLES;
+}
+
+static int open_view_file(struct namespace *ns, uint64_t inode,
+			  const struct place *place, bool nowait,
+			  struct opened *opened)
+{
+	bool holes = has_holes(place->live->checkpoint->catalog, &place->file);
+	struct handle *handle;
+	int error;
+
+	if (atomic_load(&place->live->retired))
+		return -ESTALE;
+	handle = create(inode);
+	if (!handle)
+		return -ENOMEM;
+	handle->file = place->file;
+	error = make_content(handle, place->live, nowait);
+	if (error) {
+		array_finish(&handle->text);
+		free(handle);
+		return error;
+	}
+	enlist(ns, handle, place->live);
+	*opened = (struct opened){
+		.handle = handle,
+		/* Reading ahead must not touch a hole. */
+		.direct = holes,
+		.keep_cache = !holes,
+	};
+	return 0;
+}
+
+static int open_tensors_json(struct namespace *ns, uint64_t inode,
+			     struct live *live, bool nowait,
+			     struct opened *opened)
+{
+	struct handle *handle;
+	uint64_t size;
+	int fd, error = live_tensors_json(live, nowait, &fd, &size);
+
+	if (error)
+		return error;
+	if (atomic_load(&live->retired))
+		return -ESTALE;
+	handle = create(inode);
+	if (!handle)
+		return -ENOMEM;
+	handle->fd = fd;
+	handle->size = size;
+	enlist(ns, handle, live);
+	*opened = (struct opened){ .handle = handle, .keep_cache = true };
+	return 0;
+}
+
+static int open_stored(struct namespace *ns, struct node *node,
+		       struct opened *opened)
+{
+	struct handle *handle = create(node->inode);
+	struct stat status;
+	struct pin pin;
+	int error = handle ? 0 : -ENOMEM;
+
+	if (!error)
+		error = stored_open(ns, node, &handle->fd, &status);
+	if (error == -ENOENT)
+		error = -ESTALE;
+	if (error)
+		goto free_handle;
+	pin = pin_from_stat(&status);
+	if (pin.device != node->pin.device || pin.inode != node->pin.inode ||
+	    (node->immutable && !pin_equal(&pin, &node->pin)))
+		error = -ESTALE;
+	handle->path = error ? NULL : strdup(node->path);
+	if (!error && !handle->path)
+		error = -ENOMEM;
+	if (error)
+		goto close_file;
+	handle->pin = pin;
+	handle->immutable = node->immutable;
+	enlist(ns, handle, NULL);
+	*opened = (struct opened){ .handle = handle,
+				   .keep_cache = node->immutable };
+	return 0;
+close_file:
+	close(handle->fd);
+free_handle:
+	free(handle);
+	return error;
+}
+
+/* A stored file of another rank: nothing is open there. */
+static int open_remote(struct namespace *ns, struct node *node,
+		       struct opened *opened)
+{
+	struct handle *handle = create(node->inode);
+	struct stat status;
+	int error = handle ? stored_node_status(ns, node, &status) : -ENOMEM;
+
+	if (error == -ENOENT)
+		error = -ESTALE;
+	if (!error && !S_ISREG(status.st_mode))
+		error = -EINVAL;
+	if (!error)
+		handle->pin = pin_from_stat(&status);
+	if (!error && (handle->pin.device != node->pin.device ||
+		       handle->pin.inode != node->pin.inode ||
+		       (node->immutable &&
+			!pin_equal(&handle->pin, &node->pin))))
+		error = -ESTALE;
+	if (!error) {
+		handle->path = strdup(node->path);
+		error = handle->path ? 0 : -ENOMEM;
+	}
+	if (error) {
+		free(handle);
+		return error;
+	}
+	handle->remote = true;
+	handle->rank = node->rank;
+	handle->immutable = node->immutable;
+	enlist(ns, handle, NULL);
+	*opened = (struct opened){ .handle = handle,
+				   .keep_cache = node->immutable };
+	return 0;
+}
+
+/* MNT/.ckptfs/NAME, as it is now. */
+static int open_report(struct namespace *ns, struct node *node,
+		       struct opened *opened)
+{
+	struct handle *handle = create(node->inode);
+
+	if (!handle)
+		return -ENOMEM;
+	if (!ns->report(ns->report_context, node->path, &handle->text)) {
+		array_finish(&handle->text);
+		free(handle);
+		return -ENOMEM;
+	}
+	handle->size = handle->text.size;
+	enlist(ns, handle, NULL);
+	*opened = (struct opened){ .handle = handle, .direct = true };
+	return 0;
+}
+
+int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
+		   struct opened *ret_opened)
+{
+	struct place place;
+	int error = nodes_find(&ns->nodes, inode, &place);
+
+	if (error)
+		return error;
+	if (place.what == PLACE_FILE)
+		return open_view_file(ns, inode, &place, nowait, ret_opened);
+	if (place.what == PLACE_VIEW && place.view == VIEW_JSON)
+		return open_tensors_json(ns, inode, place.live, nowait,
+					 ret_opened);
+	if (place.what == PLACE_NODE && place.node->kind == NODE_REPORT)
+		return open_report(ns, place.node, ret_opened);
+	if (place.what != PLACE_NODE || (place.node->kind != NODE_FILE &&
+					 place.node->kind != NODE_ASSET))
+		return -EISDIR;
+	if (nowait)
+		return -EAGAIN;
+	return stored_is_remote(ns, place.node) ?
+	       open_remote(ns, place.node, ret_opened) :
+	       open_stored(ns, place.node, ret_opened);
+}
+
+void handle_hold(struct handle *handle)
+{
+	atomic_fetch_add(&handle->references, 1);
+}
+
+void namespace_close(struct namespace *ns, struct handle *handle)
+{
+	struct live *live = handle->live;
+
+	if (atomic_fetch_sub(&handle->references, 1) > 1)
+		return;
+	pthread_mutex_lock(&ns->nodes.lock);
+	LIST_REMOVE(handle, link);
+	pthread_mutex_unlock(&ns->nodes.lock);
+	if (live)
+		nodes_put_live(&ns->nodes, live);
+	else if (handle->fd >= 0)
+		close(handle->fd);
+	image_put(handle->image);
+	array_finish(&handle->text);
+	free(handle->path);
+	free(handle);
+}
+
+void handle_close_all(struct namespace *ns)
+{
+	while (!LIST_EMPTY(&ns->handles))
+		namespace_close(ns, LIST_FIRST(&ns->handles));
+}
+
+/* ---- reading ------------------------------------------------------------- */
+
+/* Bytes of a descriptor by way of the reply's buffer. */
+static int read_file(struct namespace *ns, struct handle *handle,
+		     uint64_t size, uint64_t offset, struct reply *reply)
+{
+	unsigned char *buffer = reply_buffer(reply);
+	struct stat status;
+	struct pin pin;
+	ssize_t got;
+	size_t done = 0;
+
+	if (!buffer)
+		return -ENOMEM;
+	if (reply->nowait && !ns->in_memory && !handle->live)
+		return -EAGAIN;
+	while (done < size) {
+		got = pread(handle->fd, buffer + done, size - done,
+			    (off_t)(offset + done));
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		done += (size_t)got;
+	}
+	if (handle->immutable) {
+		if (fstat(handle->fd, &status) < 0)
+			return -errno;
+		pin = pin_from_stat(&status);
+		if (!pin_equal(&pin, &handle->pin))
+			return -ESTALE;
+	}
+	reply->iov[0] = (struct iovec){ buffer, done };
+	reply->iov_count = done > 0;
+	return 0;
+}
+
+static int read_remote(struct namespace *ns, struct handle *handle,
+		       uint64_t size, uint64_t offset, struct reply *reply)
+{
+	const struct file_range range = {
+		.path = handle->path, .pin = handle->pin,
+		.exact = handle->immutable, .offset = offset,
+		.size = (uint32_t)size,
+	};
+	unsigned char *buffer = reply_buffer(reply);
+	size_t got;
+	int error;
+
+	if (!buffer)
+		return -ENOMEM;
+	reply->lane = peers_read_lane(handle->rank);
+	if (reply->nowait)
+		return -EAGAIN;
+	error = ns->peers->file(ns->peers, handle->rank, &range, buffer, &got);
+	if (error)
+		return error == -ESTALE || error == -ENOMEM ? error : -EIO;
+	reply->iov[0] = (struct iovec){ buffer, got };
+	reply->iov_count = got > 0;
+	return 0;
+}
+
+int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
+		   uint64_t offset, struct reply *reply)
+{
+	reply_begin(reply, 0);
+	if (handle->live && atomic_load(&handle->live->retired))
+		return -ESTALE;
+	if (size > LIMIT_READ_SIZE)
+		size = LIMIT_READ_SIZE;
+	if (handle->fd >= 0)
+		return read_file(ns, handle, size, offset, reply);
+	if (handle->remote)
+		return read_remote(ns, handle, size, offset, reply);
+	if (offset >= handle->size)
+		return 0;
+	if (size > handle->size - offset)
+		size = handle->size - offset;
+	if (handle->image)
+		return image_read(handle->image,
+				  checkpoint_source(handle->live->checkpoint),
+				  offset, size, reply);
+	reply->iov[0] = (struct iovec){ handle->text.data + offset, size };
+	reply->iov_count = 1;
+	return 0;
+}
+
+void handle_describe(const struct handle *handle, char *text, size_t size)
+{
+	const struct catalog *catalog;
+	const struct catalog_entry *entry;
+	char name[256];
+
+	if (!handle->live || handle->fd >= 0 || handle->remote) {
+		snprintf(text, size, "%s",
+			 handle->path ? handle->path : "tensors.json");
+		return;
+	}
+	catalog = handle->live->checkpoint->catalog;
+	if (handle->file.grouped) {
+		view_print(catalog, &handle->file, name);
+		snprintf(text, size, "%s%s%s", handle->live->path,
+			 *handle->live->path ? "/" : "", name);
+		return;
+	}
+	entry = catalog_entry(catalog, handle->file.entry);
+	snprintf(text, size, "%s%s%.*s", handle->live->path,
+		 *handle->live->path ? "/" : "",
+		 entry->name_size > 256 ? 256 : (int)entry->name_size,
+		 catalog_text(catalog, entry->name));
+}

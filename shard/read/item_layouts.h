@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How the elements of each shard of a catalog lie in its file: looked up in
+ * the stored item when the shard is first read, and remembered. Thread safe.
+ */
+#ifndef SHARD_READ_ITEM_LAYOUTS_H
+#define SHARD_READ_ITEM_LAYOUTS_H
+
+#include "shard/read/extent.h"
+#include "shard/read/file_cache.h"
+#include "shard/read/source.h"
+
+struct layouts;
+
+/* Borrows both. NULL: no memory. */
+struct layouts *layouts_create(const struct catalog *catalog,
+			       struct files *files);
+/* NULL is fine. */
+void layouts_destroy(struct layouts *layouts);
+
+/*
+ * The layout of shard @index of the entry of @plan, whose file is @file, got.
+ * 0, or -errno as for reads; that an item is bad is said in the fault of
+ * @reply, once for each.
+ */
+int layouts_get(struct layouts *layouts, const struct plan *plan,
+		uint64_t index, const struct file *file, struct reply *reply,
+		struct layout *ret);
+
+/* A stored item inside of its file, as an input; -EIO: it is not inside. */
+int layouts_item(const struct file *file, const struct catalog_shard *shard,
+		 struct input *ret);
+
+#endif

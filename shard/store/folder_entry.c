@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/store/folder_entry.h"
+
+#include "shard/base/hash.h"
+
+#include <errno.h>
+#include <string.h>
+
+int stored_entry_append(struct array *out, const char *name,
+			const struct stat *status, const char *target,
+			size_t target_size)
+{
+	struct stored_entry entry = {
+		.pin = pin_from_stat(status),
+		.mode = status->st_mode, .uid = status->st_uid,
+		.gid = status->st_gid, .links = (uint32_t)status->st_nlink,
+		.name_size = (uint16_t)strlen(name),
+		.target_size = (uint16_t)target_size,
+	};
+	char *room = array_add(out, sizeof(entry) + entry.name_size +
+				    target_size);
+
+	if (!room)
+		return -ENOMEM;
+	memcpy(room, &entry, sizeof(entry));
+	memcpy(room + sizeof(entry), name, entry.name_size);
+	if (target_size > 0)
+		memcpy(room + sizeof(entry) + entry.name_size, target,
+		       target_size);
+	return 0;
+}
+
+/* One part of a path: what a store cannot have, no list may say. */
+static bool is_name(const char *name, size_t size)
+{
+	return size > 0 && size <= 255 && !memchr(name, '/', size) &&
+	       !memchr(name, '\0', size) &&
+	       !(size == 1 && name[0] == '.') &&
+	       !(size == 2 && name[0] == '.' && name[1] == '.');
+}
+
+bool stored_entry_next(const void *data, size_t size, size_t *position,
+		       struct stored *ret_stored)
+{
+	size_t left = size - *position;
+	struct stored stored;
+	const char *at;
+
+	/* An empty list may be no memory at all. */
+	if (left < sizeof(stored.entry))
+		return false;
+	at = (const char *)data + *position;
+	memcpy(&stored.entry, at, sizeof(stored.entry));
+	left -= sizeof(stored.entry);
+	stored.name = at + sizeof(stored.entry);
+	stored.target = stored.name + stored.entry.name_size;
+	if (stored.entry.name_size > left ||
+	    stored.entry.target_size > left - stored.entry.name_size ||
+	    stored.entry.target_size > 4095 ||
+	    memchr(stored.target, '\0', stored.entry.target_size) ||
+	    !is_name(stored.name, stored.entry.name_size))
+		return false;
+	*position += sizeof(stored.entry) + stored.entry.name_size +
+		     stored.entry.target_size;
+	*ret_stored = stored;
+	return true;
+}
+
+/* The nanoseconds count up, also before 1970. */
+static struct timespec to_time(int64_t ns)
+{
+	const int64_t second = INT64_C(1000000000);
+	int64_t part = ns % second;
+
+	return (struct timespec){ ns / second - (part < 0),
+				  part < 0 ? part + second : part };
+}
+
+void stored_entry_status(const struct stored_entry *entry,
+			 struct stat *ret_status)
+{
+	*ret_status = (struct stat){
+		.st_dev = entry->pin.device, .st_ino = entry->pin.inode,
+		.st_mode = entry->mode, .st_uid = entry->uid,
+		.st_gid = entry->gid, .st_nlink = entry->links,
+		.st_size = (off_t)entry->pin.size,
+		.st_blocks = (blkcnt_t)((entry->pin.size + 511) / 512),
+		.st_blksize = 4096,
+		.st_mtim = to_time(entry->pin.mtime),
+		.st_ctim = to_time(entry->pin.ctime),
+	};
+	ret_status->st_atim = ret_status->st_mtim;
+}
+
+uint64_t catalog_folder(const char *path)
+{
+	return hash_64(path, strlen(path), 0);
+}
+
+uint64_t pin_hash(const struct pin *pin)
+{
+	return hash_64(pin, sizeof(*pin), 0);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A file or folder of a store, as one rank tells another of it: this struct,
+ * then its name, then the target if it is a link, both without an end. A list
+ * of them has no gaps, so they are unaligned.
+ */
+#ifndef SHARD_STORE_FOLDER_ENTRY_H
+#define SHARD_STORE_FOLDER_ENTRY_H
+
+#include "shard/base/array.h"
+#include "shard/base/io.h"
+
+struct stored_entry {
+	struct pin pin;
+	uint32_t mode, uid, gid, links;
+	uint16_t name_size, target_size;	/* bytes */
+	uint32_t reserved;			/* 0 */
+};
+
+enum { STORED_ENTRY_MAX = sizeof(struct stored_entry) + 255 + 4096 };
+
+struct stored {
+	struct stored_entry entry;
+	const char *name, *target;	/* borrowed from the list */
+};
+
+/* Append one. 0 or -ENOMEM. */
+int stored_entry_append(struct array *out, const char *name,
+			const struct stat *status, const char *target,
+			size_t target_size);
+
+/* The entry at @position of @size bytes, which is checked: its name is a
+ * name. Moves @position on. False at the end, or when what follows is no
+ * entry: then @position is not @size. */
+bool stored_entry_next(const void *data, size_t size, size_t *position,
+		       struct stored *ret_stored);
+
+/* As stat() of it would be, but for what it does not have. */
+void stored_entry_status(const struct stored_entry *entry,
+			 struct stat *ret_status);
+
+/* A number for a path. */
+uint64_t catalog_folder(const char *path);
+
+/* A number for "the same pin". */
+uint64_t pin_hash(const struct pin *pin);
+
+#endif

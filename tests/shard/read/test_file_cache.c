@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "support/test.h"
+#include "support/catalog_out.h"
+#include "support/folder.h"
+
+#include "shard/read/file_cache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { COUNT = 40, LIMIT = 32 };
+
+static struct test_folder folder;
+static struct catalog *catalog;
+static struct pin pins[COUNT];
+static struct files *files;
+
+static void name_of(unsigned index, char name[16])
+{
+	snprintf(name, 16, "file%u", index);
+}
+
+/* Files 0 to 39, of as many bytes as their number. */
+static int setup(void **state)
+{
+	static unsigned char bytes[COUNT];
+	struct notes notes;
+	struct catalog_builder *builder = catalog_out_create(&notes);
+	uint32_t i, index;
+
+	(void)state;
+	folder_make(&folder);
+	for (i = 0; i < COUNT; i++) {
+		struct stat status;
+		char name[16];
+
+		name_of(i, name);
+		memset(bytes, (int)i, i);
+		folder_write(&folder, name, bytes, i);
+		assert_int_equal(catalog_builder_file(builder, name,
+						      strlen(name), &index),
+				 0);
+		assert_int_equal(io_stat(folder.fd, name, &status), 0);
+		pins[i] = pin_from_stat(&status);
+	}
+	catalog = catalog_out_finish(builder);
+	files = files_create(folder.fd, catalog, pins);
+	return files ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	files_destroy(files);
+	free(catalog);
+	folder_remove(&folder);
+	return 0;
+}
+
+static void file_and_its_mapping(void **state)
+{
+	struct file file;
+	char data[7], expected[7];
+
+	(void)state;
+	memset(expected, 7, 7);
+	assert_int_equal(files_get(files, 7, false, &file), 0);
+	assert_int_equal(file.size, 7);
+	assert_non_null(file.map);
+	assert_memory_equal(file.map, expected, 7);
+	assert_int_equal(io_read(file.fd, data, 7, 0), 0);
+	assert_memory_equal(data, expected, 7);
+	assert_int_equal(files_check(files, 7), 0);
+	files_put(files, 7);
+	/* Nothing can be mapped of an empty one. */
+	assert_int_equal(files_get(files, 0, false, &file), 0);
+	assert_int_equal(file.size, 0);
+	files_put(files, 0);
+}
+
+static void nowait_takes_only_what_is_open(void **state)
+{
+	struct file file;
+
+	(void)state;
+	assert_int_equal(files_get(files, 3, true, &file), -EAGAIN);
+	assert_int_equal(files_get(files, 3, false, &file), 0);
+	files_put(files, 3);
+	assert_int_equal(files_get(files, 3, true, &file), 0);
+	files_put(files, 3);
+}
+
+static void missing_file(void **state)
+{
+	struct file file;
+
+	(void)state;
+	pins[5] = (struct pin){ .inode = 0 };
+	assert_int_equal(files_get(files, 5, false, &file), -ENOENT);
+	assert_false(files_is_stale(files));
+	assert_int_equal(files_get(files, 6, false, &file), 0);
+	files_put(files, 6);
+}
+
+/* Nothing is handed out any more, not even what did not change. */
+static void check_stale(unsigned index)
+{
+	struct file file;
+
+	assert_int_equal(files_get(files, index, false, &file), -ESTALE);
+	assert_true(files_is_stale(files));
+	assert_int_equal(files_get(files, 20, false, &file), -ESTALE);
+}
+
+static void changed_before_it_is_opened(void **state)
+{
+	(void)state;
+	folder_poke(&folder, "file5", 0, 'x');
+	check_stale(5);
+}
+
+static void changed_while_it_is_open(void **state)
+{
+	struct file file;
+
+	(void)state;
+	assert_int_equal(files_get(files, 5, false, &file), 0);
+	folder_poke(&folder, "file5", 0, 'x');
+	assert_int_equal(files_check(files, 5), -ESTALE);
+	files_put(files, 5);
+	check_stale(5);
+}
+
+static void removed_before_it_is_opened(void **state)
+{
+	(void)state;
+	assert_int_equal(unlinkat(folder.fd, "file5", 0), 0);
+	check_stale(5);
+}
+
+static void replaced_by_an_equal_file(void **state)
+{
+	(void)state;
+	folder_write(&folder, "new", "\5\5\5\5\5", 5);
+	assert_int_equal(renameat(folder.fd, "new", folder.fd, "file5"), 0);
+	check_stale(5);
+}
+
+static void replaced_by_a_folder(void **state)
+{
+	(void)state;
+	assert_int_equal(unlinkat(folder.fd, "file5", 0), 0);
+	assert_int_equal(mkdirat(folder.fd, "file5", 0755), 0);
+	check_stale(5);
+}
+
+static void replaced_by_a_link_to_elsewhere(void **state)
+{
+	(void)state;
+	assert_int_equal(unlinkat(folder.fd, "file5", 0), 0);
+	assert_int_equal(symlinkat("/etc/passwd", folder.fd, "file5"), 0);
+	check_stale(5);
+}
+
+/* Few descriptors: those that nobody uses are closed again. */
+static void idle_files_are_closed(void **state)
+{
+	struct rlimit limit, old;
+	struct file file, held;
+	unsigned before = folder_count_descriptors(), round, i;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	limit = old;
+	limit.rlim_cur = LIMIT;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(files_get(files, 1, false, &held), 0);
+	for (round = 0; round < 3; round++)
+		for (i = 0; i < COUNT; i++) {
+			assert_int_equal(files_get(files, i, false, &file),
+					 0);
+			assert_int_equal(file.size, i);
+			if (i > 0)
+				assert_int_equal(file.map[0], i);
+			files_put(files, i);
+			assert_true(folder_count_descriptors() - before <=
+				    LIMIT / 2 + 1);
+		}
+	/* The one that is used was left alone. */
+	assert_int_equal(held.map[0], 1);
+	assert_int_equal(files_check(files, 1), 0);
+	files_put(files, 1);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
+static void no_descriptor_left(void **state)
+{
+	struct rlimit limit, old;
+	struct file file;
+	unsigned i;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	limit = old;
+	limit.rlim_cur = folder_count_descriptors() - 2;
+	for (i = 0; i < 6; i++)
+		assert_int_equal(files_get(files, i, false, &file), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(files_get(files, 30, false, &file), -EMFILE);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	/* It says nothing about the file. */
+	assert_false(files_is_stale(files));
+	assert_int_equal(files_get(files, 30, false, &file), 0);
+	files_put(files, 30);
+	for (i = 0; i < 6; i++)
+		files_put(files, i);
+}
+
+static void *use_files(void *argument)
+{
+	struct dice dice = { (uint64_t)(uintptr_t)argument };
+	uintptr_t wrong = 0;
+	unsigned i;
+
+	for (i = 0; i < 3000; i++) {
+		uint32_t index = 1 + (uint32_t)dice_below(&dice, COUNT - 1);
+		struct file file;
+
+		if (files_get(files, index, false, &file)) {
+			wrong++;
+			continue;
+		}
+		wrong += file.size != index || file.map[index - 1] != index;
+		files_put(files, index);
+	}
+	return (void *)wrong;
+}
+
+static void many_threads(void **state)
+{
+	struct rlimit limit, old;
+	pthread_t threads[4];
+	uintptr_t i;
+	void *wrong;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	limit = old;
+	limit.rlim_cur = 2 * LIMIT;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, use_files,
+						(void *)(i + 1)), 0);
+	for (i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(threads[i], &wrong), 0);
+		assert_null(wrong);
+	}
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(file_and_its_mapping),
+		TEST(nowait_takes_only_what_is_open),
+		TEST(missing_file),
+		TEST(changed_before_it_is_opened),
+		TEST(changed_while_it_is_open),
+		TEST(removed_before_it_is_opened),
+		TEST(replaced_by_an_equal_file),
+		TEST(replaced_by_a_folder),
+		TEST(replaced_by_a_link_to_elsewhere),
+		TEST(idle_files_are_closed),
+		TEST(no_descriptor_left),
+		TEST(many_threads),
+	};
+
+	return cmocka_run_group_tests_name("files", tests, NULL, NULL);
+}
