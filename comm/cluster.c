@@ -104,8 +104,8 @@ static int look_at_others(struct cluster *c)
 		if (i == peers->rank)
 			peers->stores[i] = c->options.mine.store_fd;
 		else if (!c->options.force_mpi)
-			peers->stores[i] = meet_open_store(&c->mine,
-							   &c->hellos[i]);
+			peers->stores[i] =
+				handshake_open_store(&c->mine, &c->hellos[i]);
 	return 0;
 }
 
@@ -114,7 +114,7 @@ static void known(void *context, unsigned rank, uint32_t ip)
 	struct cluster *c = context;
 
 	if (c->options.watch)
-		watcher_known(c->options.watch, rank, ip);
+		supervisor_known(c->options.watch, rank, ip);
 }
 
 static void serve(void *context, struct engine_request *request)
@@ -131,27 +131,27 @@ static void changed(void *context, unsigned rank, enum peer_state state)
 	c->options.changed(c->options.context, rank, state);
 }
 
-static int connect_bell(struct cluster *c, struct bell *bell)
+static int connect_bell(struct cluster *c, struct doorbell *bell)
 {
 	unsigned count = c->client.peers.count, i;
-	struct bell_address *addresses = calloc(count, sizeof(*addresses));
+	struct doorbell_address *addresses = calloc(count, sizeof(*addresses));
 	int error;
 
 	if (!addresses)
 		return -ENOMEM;
 	for (i = 0; i < count; i++)
 		addresses[i] = c->hellos[i].bell;
-	error = bell_connect(bell, c->hellos[0].nonce, c->client.peers.rank,
-			     addresses, count);
+	error = doorbell_connect(bell, c->hellos[0].nonce, c->client.peers.rank,
+				 addresses, count);
 	if (!error && c->options.watch)
-		watcher_started(c->options.watch, c->hellos[0].nonce,
-			      c->client.peers.rank, addresses, count);
+		supervisor_started(c->options.watch, c->hellos[0].nonce,
+				   c->client.peers.rank, addresses, count);
 	free(addresses);
 	return error;
 }
 
 static int meet_all(struct cluster *c, struct transport *transport,
-		    struct bell *bell, char *trouble)
+		    struct doorbell *bell, char *trouble)
 {
 	struct engine_options options = {
 		.transport = transport, .bell = bell,
@@ -182,16 +182,16 @@ static int meet_all(struct cluster *c, struct transport *transport,
 static int start(struct cluster *c, char *trouble)
 {
 	struct transport *transport = NULL;
-	struct bell *bell = NULL;
+	struct doorbell *bell = NULL;
 	int error = load_transport(&transport, trouble);
 
 	if (error)
 		return error;
-	error = bell_create(&bell, &c->mine.bell);
+	error = doorbell_create(&bell, &c->mine.bell);
 	if (!error)
 		error = meet_all(c, transport, bell, trouble);
 	if (error) {
-		bell_destroy(bell);
+		doorbell_destroy(bell);
 		transport->destroy(transport);
 	}
 	return error;
@@ -285,9 +285,9 @@ static int init(struct cluster *c, const struct cluster_options *options)
 
 	c->options = *options;
 	c->parent = getppid();
-	meet_hello(&options->mine, &c->mine);
+	handshake_hello(&options->mine, &c->mine);
 	/* Its texts are the caller's. */
-	c->options.mine = (struct meet_options){
+	c->options.mine = (struct handshake_options){
 		.store_fd = options->mine.store_fd,
 	};
 	c->hellos = calloc(options->count, sizeof(*c->hellos));

@@ -14,11 +14,11 @@ struct cluster;
 
 struct cluster_options {
 	unsigned rank, count;		/* as mpirun says */
-	struct meet_options mine;	/* what this rank says of itself; its
+	struct handshake_options mine; /* what this rank says of itself; its
 					 * store_fd is used until the end */
 	unsigned deadline_ms;
 	bool force_mpi;			/* ask also ranks of this host */
-	struct watcher *watch;		/* borrowed; NULL: nobody watches */
+	struct supervisor *watch; /* borrowed; NULL: nobody watches */
 	/* As those of the engine. */
 	void (*serve)(void *context, struct engine_request *request);
 	void (*changed)(void *context, unsigned rank, enum peer_state state);

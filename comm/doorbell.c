@@ -19,11 +19,11 @@ struct packet {
 };
 
 struct place {
-	struct bell_address address;
+	struct doorbell_address address;
 	uint32_t ip;		/* where it was heard from; 0: never */
 };
 
-struct bell {
+struct doorbell {
 	int fd;
 	uint64_t nonce;
 	unsigned rank, count;
@@ -34,7 +34,7 @@ struct bell {
 
 /* Loopback last: it is right for ranks on one host, and where there is no
  * network. */
-static void list_addresses(struct bell_address *address)
+static void list_addresses(struct doorbell_address *address)
 {
 	struct ifaddrs *list, *entry;
 	unsigned count = 0;
@@ -47,7 +47,7 @@ static void list_addresses(struct bell_address *address)
 			if (!in || in->sin_family != AF_INET ||
 			    entry->ifa_flags & IFF_LOOPBACK ||
 			    !(entry->ifa_flags & IFF_UP) ||
-			    count == BELL_ADDRESS_MAX - 1)
+			    count == DOORBELL_ADDRESS_MAX - 1)
 				continue;
 			address->ip[count++] = in->sin_addr.s_addr;
 		}
@@ -56,12 +56,13 @@ static void list_addresses(struct bell_address *address)
 	address->ip[count] = htonl(INADDR_LOOPBACK);
 }
 
-int bell_create(struct bell **ret_bell, struct bell_address *ret_address)
+int doorbell_create(struct doorbell **ret_doorbell,
+		    struct doorbell_address *ret_address)
 {
 	struct sockaddr_in any = { .sin_family = AF_INET };
 	socklen_t size = sizeof(any);
 	const int on = 1;
-	struct bell *bell = calloc(1, sizeof(*bell));
+	struct doorbell *bell = calloc(1, sizeof(*bell));
 	int error;
 
 	if (!bell)
@@ -73,16 +74,16 @@ int bell_create(struct bell **ret_bell, struct bell_address *ret_address)
 	    getsockname(bell->fd, (struct sockaddr *)&any, &size) < 0 ||
 	    setsockopt(bell->fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0) {
 		error = -errno;
-		bell_destroy(bell);
+		doorbell_destroy(bell);
 		return error;
 	}
-	*ret_address = (struct bell_address){ .port = any.sin_port };
+	*ret_address = (struct doorbell_address){ .port = any.sin_port };
 	list_addresses(ret_address);
-	*ret_bell = bell;
+	*ret_doorbell = bell;
 	return 0;
 }
 
-void bell_destroy(struct bell *bell)
+void doorbell_destroy(struct doorbell *bell)
 {
 	if (!bell)
 		return;
@@ -92,8 +93,8 @@ void bell_destroy(struct bell *bell)
 	free(bell);
 }
 
-int bell_connect(struct bell *bell, uint64_t nonce, unsigned rank,
-		 const struct bell_address *addresses, unsigned count)
+int doorbell_connect(struct doorbell *bell, uint64_t nonce, unsigned rank,
+		     const struct doorbell_address *addresses, unsigned count)
 {
 	unsigned i;
 
@@ -108,19 +109,19 @@ int bell_connect(struct bell *bell, uint64_t nonce, unsigned rank,
 	return 0;
 }
 
-void bell_know(struct bell *bell, unsigned rank, uint32_t ip)
+void doorbell_know(struct doorbell *bell, unsigned rank, uint32_t ip)
 {
 	bell->places[rank].ip = ip;
 }
 
-int bell_fd(const struct bell *bell)
+int doorbell_fd(const struct doorbell *bell)
 {
 	return bell->fd;
 }
 
 /* ---- sending ------------------------------------------------------------- */
 
-static void send_to(const struct bell *bell, uint32_t ip, uint16_t port,
+static void send_to(const struct doorbell *bell, uint32_t ip, uint16_t port,
 		    const struct packet *packet)
 {
 	const struct sockaddr_in to = {
@@ -136,7 +137,8 @@ static void send_to(const struct bell *bell, uint32_t ip, uint16_t port,
 		;
 }
 
-void bell_send(struct bell *bell, unsigned rank, enum bell_kind kind)
+void doorbell_send(struct doorbell *bell, unsigned rank,
+		   enum doorbell_kind kind)
 {
 	const struct place *place = &bell->places[rank];
 	const struct packet packet = { bell->nonce, bell->rank, kind };
@@ -146,7 +148,7 @@ void bell_send(struct bell *bell, unsigned rank, enum bell_kind kind)
 		send_to(bell, place->ip, place->address.port, &packet);
 		return;
 	}
-	for (i = 0; i < BELL_ADDRESS_MAX && place->address.ip[i]; i++)
+	for (i = 0; i < DOORBELL_ADDRESS_MAX && place->address.ip[i]; i++)
 		send_to(bell, place->address.ip[i], place->address.port,
 			&packet);
 }
@@ -155,8 +157,8 @@ void bell_send(struct bell *bell, unsigned rank, enum bell_kind kind)
 
 /* Whose bell is at this address? Only where one was heard from does a refusal
  * mean that it is gone: an address may be another host's as well. */
-static bool find_place(const struct bell *bell, const struct sockaddr_in *in,
-		       unsigned *ret_rank)
+static bool find_place(const struct doorbell *bell,
+		       const struct sockaddr_in *in, unsigned *ret_rank)
 {
 	unsigned i;
 
@@ -170,7 +172,7 @@ static bool find_place(const struct bell *bell, const struct sockaddr_in *in,
 	return false;
 }
 
-static bool next_refusal(struct bell *bell, struct bell_event *event)
+static bool next_refusal(struct doorbell *bell, struct doorbell_event *event)
 {
 	struct sockaddr_in to;
 	struct packet packet;
@@ -198,12 +200,12 @@ static bool next_refusal(struct bell *bell, struct bell_event *event)
 		    error->ee_origin != SO_EE_ORIGIN_ICMP ||
 		    !find_place(bell, &to, &event->rank))
 			continue;
-		event->kind = BELL_REFUSED;
+		event->kind = DOORBELL_REFUSED;
 		return true;
 	}
 }
 
-static bool next_packet(struct bell *bell, struct bell_event *event)
+static bool next_packet(struct doorbell *bell, struct doorbell_event *event)
 {
 	struct sockaddr_in from;
 	struct packet packet;
@@ -221,32 +223,32 @@ static bool next_packet(struct bell *bell, struct bell_event *event)
 			return false;
 		if (got != sizeof(packet) || packet.nonce != bell->nonce ||
 		    packet.rank >= bell->count || packet.rank == bell->rank ||
-		    packet.kind < BELL_RING || packet.kind > BELL_BYE)
+		    packet.kind < DOORBELL_RING || packet.kind > DOORBELL_BYE)
 			continue;
-		if (packet.kind == BELL_PING)
-			bell_send(bell, packet.rank, BELL_PONG);
+		if (packet.kind == DOORBELL_PING)
+			doorbell_send(bell, packet.rank, DOORBELL_PONG);
 		/* Else it is its watcher, who only asks: the answer, which the
 		 * port of the rank will refuse, tells us as well. */
 		if (from.sin_port != bell->places[packet.rank].address.port)
 			continue;
 		bell->places[packet.rank].ip = from.sin_addr.s_addr;
-		event->kind = (enum bell_kind)packet.kind;
+		event->kind = (enum doorbell_kind)packet.kind;
 		event->rank = packet.rank;
 		return true;
 	}
 }
 
-bool bell_next(struct bell *bell, struct bell_event *ret_event)
+bool doorbell_next(struct doorbell *bell, struct doorbell_event *ret_event)
 {
 	return next_packet(bell, ret_event) || next_refusal(bell, ret_event);
 }
 
-bool bell_is_known(const struct bell *bell, unsigned rank)
+bool doorbell_is_known(const struct doorbell *bell, unsigned rank)
 {
 	return bell->places[rank].ip != 0;
 }
 
-uint32_t bell_ip(const struct bell *bell, unsigned rank)
+uint32_t doorbell_ip(const struct doorbell *bell, unsigned rank)
 {
 	return bell->places[rank].ip;
 }

@@ -15,55 +15,59 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BELL_ADDRESS_MAX = 8 };
+enum {
+	DOORBELL_ADDRESS_MAX = 8
+};
 
 /* Where a rank's bell is. Exchanged as it is. */
-struct bell_address {
-	uint32_t ip[BELL_ADDRESS_MAX];	/* IPv4, network order; 0: none */
+struct doorbell_address {
+	uint32_t ip[DOORBELL_ADDRESS_MAX]; /* IPv4, network order; 0: none */
 	uint16_t port;			/* network order */
 	uint16_t reserved[3];
 };
 
-enum bell_kind {
-	BELL_RING = 1,
-	BELL_PING,	/* is answered with a pong */
-	BELL_PONG,
-	BELL_BYE,	/* the rank is leaving */
-	BELL_REFUSED,	/* never sent: the kernel says that nobody is there */
+enum doorbell_kind {
+	DOORBELL_RING = 1,
+	DOORBELL_PING, /* is answered with a pong */
+	DOORBELL_PONG,
+	DOORBELL_BYE, /* the rank is leaving */
+	DOORBELL_REFUSED, /* never sent: the kernel says that nobody is there */
 };
 
-struct bell_event {
-	enum bell_kind kind;
+struct doorbell_event {
+	enum doorbell_kind kind;
 	unsigned rank;
 };
 
-struct bell;
+struct doorbell;
 
 /* A socket on a free port; @ret_address is what others need. 0 or -errno. */
-int bell_create(struct bell **ret_bell, struct bell_address *ret_address);
+int doorbell_create(struct doorbell **ret_doorbell,
+		    struct doorbell_address *ret_address);
 /* NULL is fine. */
-void bell_destroy(struct bell *bell);
+void doorbell_destroy(struct doorbell *bell);
 
 /* Who is who. Before anything that follows. 0 or -ENOMEM. */
-int bell_connect(struct bell *bell, uint64_t nonce, unsigned rank,
-		 const struct bell_address *addresses, unsigned count);
+int doorbell_connect(struct doorbell *bell, uint64_t nonce, unsigned rank,
+		     const struct doorbell_address *addresses, unsigned count);
 
 /* @rank was heard from at @ip: by another bell of this process's rank. */
-void bell_know(struct bell *bell, unsigned rank, uint32_t ip);
+void doorbell_know(struct doorbell *bell, unsigned rank, uint32_t ip);
 
 /* The descriptor to sleep on. */
-int bell_fd(const struct bell *bell);
+int doorbell_fd(const struct doorbell *bell);
 
 /* Send one to @rank: where it was heard from last, or else to all of its
  * addresses. Errors are none of ours. */
-void bell_send(struct bell *bell, unsigned rank, enum bell_kind kind);
+void doorbell_send(struct doorbell *bell, unsigned rank,
+		   enum doorbell_kind kind);
 
 /* The next that has come; pings are answered. False: there is none. */
-bool bell_next(struct bell *bell, struct bell_event *ret_event);
+bool doorbell_next(struct doorbell *bell, struct doorbell_event *ret_event);
 
 /* Was @rank ever heard from? */
-bool bell_is_known(const struct bell *bell, unsigned rank);
+bool doorbell_is_known(const struct doorbell *bell, unsigned rank);
 /* Where; 0: it was not. */
-uint32_t bell_ip(const struct bell *bell, unsigned rank);
+uint32_t doorbell_ip(const struct doorbell *bell, unsigned rank);
 
 #endif

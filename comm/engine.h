@@ -9,9 +9,10 @@
  *
  * A call has a deadline. When it passes, the call fails with -EIO, and its
  * slot is in quarantine until the late answer arrives or its rank is gone.
- * The rank is then suspect: calls fail at once, while it is pinged, until
- * it has answered that over the transport. A rank whose port is refused is lost, and one
- * that says so has left: for good, since MPI cannot meet a process again.
+ * The rank is then suspect: calls fail at once, while it is pinged, until it
+ * has answered that over the transport. A rank whose port is refused is lost,
+ * and one that says so has left: for good, since MPI cannot meet a process
+ * again.
  */
 #ifndef COMM_ENGINE_H
 #define COMM_ENGINE_H
@@ -29,7 +30,7 @@ struct engine_request;
 
 struct engine_options {
 	struct transport *transport;	/* taken over */
-	struct bell *bell;		/* taken over; connected */
+	struct doorbell *bell; /* taken over; connected */
 	unsigned deadline_ms;
 	/* On the engine's thread, which must not wait: hand @request over to
 	 * somebody who ends in engine_answer. */

@@ -100,7 +100,7 @@ struct peer {
 struct engine {
 	struct engine_options options;	/* const */
 	struct transport *transport;	/* owned; the thread's */
-	struct bell *bell;		/* owned; the thread's */
+	struct doorbell *bell; /* owned; the thread's */
 	unsigned rank, count;		/* const */
 	int event;			/* owned eventfd */
 	atomic_bool asleep;

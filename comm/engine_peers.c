@@ -87,7 +87,7 @@ void engine_send_echo(struct engine *engine, unsigned rank,
 					     &echo->operation) == 0;
 	if (echo->busy)
 		engine->active++;
-	bell_send(engine->bell, rank, BELL_RING);
+	doorbell_send(engine->bell, rank, DOORBELL_RING);
 }
 
 void engine_hear(struct engine *engine, unsigned rank)
@@ -106,11 +106,11 @@ void engine_hear_bell(struct engine *engine, unsigned rank)
 	struct peer *peer = &engine->peers[rank];
 
 	engine_hear(engine, rank);
-	if (!peer->known && bell_is_known(engine->bell, rank)) {
+	if (!peer->known && doorbell_is_known(engine->bell, rank)) {
 		peer->known = true;
 		if (engine->options.known)
 			engine->options.known(engine->options.context, rank,
-					      bell_ip(engine->bell, rank));
+					      doorbell_ip(engine->bell, rank));
 	}
 	if (engine_state(engine, rank) == PEER_SUSPECT &&
 	    engine_now_ms(engine) >= peer->echo_ms) {
@@ -135,7 +135,7 @@ static void ping(struct engine *engine, unsigned rank)
 
 	if (engine_now_ms(engine) < peer->ping_ms)
 		return;
-	bell_send(engine->bell, rank, BELL_PING);
+	doorbell_send(engine->bell, rank, DOORBELL_PING);
 	peer->ping_ms = engine_now_ms(engine) + PING_MS;
 }
 
@@ -170,7 +170,7 @@ static void ring_again(struct engine *engine, struct slot *slot)
 
 	if (now < slot->ring_ms)
 		return;
-	bell_send(engine->bell, slot->rank, BELL_RING);
+	doorbell_send(engine->bell, slot->rank, DOORBELL_RING);
 	slot->ring_ms = now + (waited < PING_MS ? waited : PING_MS);
 }
 
@@ -182,7 +182,7 @@ static void greet(struct engine *engine, unsigned rank)
 	if (peer->greeted == GREET_COUNT ||
 	    engine_now_ms(engine) < peer->ping_ms)
 		return;
-	bell_send(engine->bell, rank, BELL_PING);
+	doorbell_send(engine->bell, rank, DOORBELL_PING);
 	peer->ping_ms = engine_now_ms(engine) + GREET_MS;
 	peer->greeted++;
 }
@@ -247,7 +247,8 @@ void engine_check_times(struct engine *engine)
 			check_probe(engine, i);
 		if (state == PEER_SUSPECT)
 			ping(engine, i);
-		else if (state == PEER_UP && !bell_is_known(engine->bell, i))
+		else if (state == PEER_UP &&
+			 !doorbell_is_known(engine->bell, i))
 			greet(engine, i);
 	}
 }

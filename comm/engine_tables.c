@@ -225,7 +225,7 @@ void engine_destroy(struct engine *engine)
 	if (engine->transport)
 		engine->transport->destroy(engine->transport);
 	unmap_buffers(engine);
-	bell_destroy(engine->bell);
+	doorbell_destroy(engine->bell);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_cond_destroy(&engine->free_slots);
 	pthread_cond_destroy(&engine->free_rooms);

@@ -74,7 +74,7 @@ static void post_slot(struct engine *engine, struct slot *slot)
 	error = t->send(t, slot->rank, slot->message, slot->message_size,
 			&slot->request);
 	if (!error) {
-		bell_send(engine->bell, slot->rank, BELL_RING);
+		doorbell_send(engine->bell, slot->rank, DOORBELL_RING);
 		return;
 	}
 	/* The receive stays: as one that is late. */
@@ -105,7 +105,7 @@ static void send_room(struct engine *engine, struct room *room)
 		error = 0;
 	}
 	if (!error) {
-		bell_send(engine->bell, room->rank, BELL_RING);
+		doorbell_send(engine->bell, room->rank, DOORBELL_RING);
 		count_bulk(engine, room->size);
 		return;
 	}
@@ -273,21 +273,21 @@ static bool poll_transport(struct engine *engine)
 
 static bool poll_bell(struct engine *engine)
 {
-	struct bell_event event;
+	struct doorbell_event event;
 	bool any = false;
 
-	while (bell_next(engine->bell, &event)) {
+	while (doorbell_next(engine->bell, &event)) {
 		any = true;
 		switch (event.kind) {
-		case BELL_REFUSED:
+		case DOORBELL_REFUSED:
 			engine_set_state(engine, event.rank, PEER_LOST);
 			break;
-		case BELL_BYE:
+		case DOORBELL_BYE:
 			engine_set_state(engine, event.rank, PEER_LEFT);
 			break;
 		default:
 			engine_hear_bell(engine, event.rank);
-			if (event.kind == BELL_RING)
+			if (event.kind == DOORBELL_RING)
 				engine->rung_ns = engine->now_ns;
 		}
 	}
@@ -328,7 +328,7 @@ static uint64_t sleep_ns(const struct engine *engine)
 		    least > ping)
 			least = ping;
 		/* Nobody can wake us there: look ourselves. */
-		if (state == PEER_UP && !bell_is_known(engine->bell, i) &&
+		if (state == PEER_UP && !doorbell_is_known(engine->bell, i) &&
 		    least > look)
 			least = look;
 	}
@@ -349,7 +349,7 @@ static bool fall_asleep(struct engine *engine)
 {
 	struct pollfd fds[] = {
 		{ .fd = engine->event, .events = POLLIN },
-		{ .fd = bell_fd(engine->bell), .events = POLLIN },
+		{ .fd = doorbell_fd(engine->bell), .events = POLLIN },
 	};
 	bool queued;
 	uint64_t count;
@@ -389,7 +389,7 @@ static void begin_stop(struct engine *engine)
 		for (times = 0; times < 2; times++)
 			if (i != engine->rank &&
 			    !engine_is_gone(engine_state(engine, i)))
-				bell_send(engine->bell, i, BELL_BYE);
+				doorbell_send(engine->bell, i, DOORBELL_BYE);
 }
 
 static bool is_sending_locked(const struct engine *engine)

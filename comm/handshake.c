@@ -54,7 +54,8 @@ static void set_settings(struct hello *hello, const char *settings)
 			 hash_64(settings, strlen(settings), 0));
 }
 
-void meet_hello(const struct meet_options *options, struct hello *hello)
+void handshake_hello(const struct handshake_options *options,
+		     struct hello *hello)
 {
 	struct stat status = { .st_dev = 0 };
 
@@ -149,7 +150,7 @@ int meet(struct transport *transport, const struct hello *mine,
 	return error;
 }
 
-int meet_open_store(const struct hello *mine, const struct hello *other)
+int handshake_open_store(const struct hello *mine, const struct hello *other)
 {
 	struct stat status;
 	int fd;

@@ -24,20 +24,21 @@ struct hello {
 	uint64_t store_device, store_inode;
 	char host[64];
 	char store[1024];		/* absolute path */
-	struct bell_address bell;
+	struct doorbell_address bell;
 	uint64_t point;			/* hash of the mount point's path */
 	uint8_t reserved[504];
 };
 
 /* What a hello is made from; all is borrowed. */
-struct meet_options {
+struct handshake_options {
 	const char *version, *settings;
 	const char *store, *point;	/* absolute paths */
 	int store_fd;			/* the folder `store` */
 };
 
 /* Fill in all but `bell`. */
-void meet_hello(const struct meet_options *options, struct hello *hello);
+void handshake_hello(const struct handshake_options *options,
+		     struct hello *hello);
 
 /* Meet: @ret_hellos is one of each rank. 0; -EPROTO when they do not fit
  * together, with a sentence in @trouble; -errno. */
@@ -46,6 +47,6 @@ int meet(struct transport *transport, const struct hello *mine,
 
 /* The store of another rank on this host: a descriptor, or -1 when it is on
  * another host or cannot be opened from here. */
-int meet_open_store(const struct hello *mine, const struct hello *other);
+int handshake_open_store(const struct hello *mine, const struct hello *other);
 
 #endif

@@ -23,27 +23,29 @@
 enum { RANKS_MAX = 4096, PROBE_MS = 500, LOOK_MS = 1000,
        CLEAR_TRIES = 10, CLEAR_MS = 50 };
 
-struct watcher {
+struct supervisor {
 	char point[4096];		/* const once there is a device */
 	_Atomic uint64_t device;	/* of the mount; 0: there is none yet */
 	atomic_bool started;		/* the rest is filled in */
 	uint64_t nonce;
 	unsigned rank, count;
-	struct bell_address bells[RANKS_MAX];
+	struct doorbell_address bells[RANKS_MAX];
 	_Atomic uint32_t ips[RANKS_MAX];	/* where it was heard from */
 };
 
 /* ---- the daemon's side --------------------------------------------------- */
 
-void watcher_mounted(struct watcher *watch, const char *path, dev_t device)
+void supervisor_mounted(struct supervisor *watch, const char *path,
+			dev_t device)
 {
 	/* It was not known before where a mount was in the way. */
 	snprintf(watch->point, sizeof(watch->point), "%s", path);
 	atomic_store(&watch->device, device);
 }
 
-void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
-		   const struct bell_address *addresses, unsigned count)
+void supervisor_started(struct supervisor *watch, uint64_t nonce, unsigned rank,
+			const struct doorbell_address *addresses,
+			unsigned count)
 {
 	watch->nonce = nonce;
 	watch->rank = rank;
@@ -52,7 +54,7 @@ void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
 	atomic_store(&watch->started, true);
 }
 
-void watcher_known(struct watcher *watch, unsigned rank, uint32_t ip)
+void supervisor_known(struct supervisor *watch, unsigned rank, uint32_t ip)
 {
 	if (rank < RANKS_MAX)
 		atomic_store(&watch->ips[rank], ip);
@@ -61,7 +63,7 @@ void watcher_known(struct watcher *watch, unsigned rank, uint32_t ip)
 /* ---- the watcher's side -------------------------------------------------- */
 
 struct parent {
-	struct watcher *watch;
+	struct supervisor *watch;
 	pid_t child;
 	int signals, child_fd, parent_fd;	/* to poll; -1: none */
 	bool told;				/* the child, to end */
@@ -124,7 +126,7 @@ static bool is_half_dead(pid_t pid)
 	return end && strncmp(end, ") Z", 3) == 0;
 }
 
-static enum mount_place find_mount(const struct watcher *watch)
+static enum mount_place find_mount(const struct supervisor *watch)
 {
 	dev_t device = (dev_t)atomic_load(&watch->device);
 
@@ -180,19 +182,21 @@ static void clear_point(struct parent *w, bool killed)
 }
 
 /* Is a rank still there? As long as it does not refuse, it may be. */
-static bool others_live(struct bell *bell, bool *gone, const struct watcher *w)
+static bool others_live(struct doorbell *bell, bool *gone,
+			const struct supervisor *w)
 {
-	struct bell_event event;
+	struct doorbell_event event;
 	bool live = false;
 	unsigned i;
 
-	while (bell_next(bell, &event))
-		if (event.kind == BELL_REFUSED || event.kind == BELL_BYE)
+	while (doorbell_next(bell, &event))
+		if (event.kind == DOORBELL_REFUSED ||
+		    event.kind == DOORBELL_BYE)
 			gone[event.rank] = true;
 	for (i = 0; i < w->count; i++)
 		if (i != w->rank && !gone[i]) {
 			live = true;
-			bell_send(bell, i, BELL_PING);
+			doorbell_send(bell, i, DOORBELL_PING);
 		}
 	return live;
 }
@@ -200,23 +204,23 @@ static bool others_live(struct bell *bell, bool *gone, const struct watcher *w)
 /* mpirun must not see an end before all others have theirs. */
 static void linger(struct parent *w)
 {
-	const struct watcher *watch = w->watch;
-	struct bell_address ours;
+	const struct supervisor *watch = w->watch;
+	struct doorbell_address ours;
 	bool *gone = calloc(watch->count + 1, sizeof(*gone));
-	struct bell *bell = NULL;
+	struct doorbell *bell = NULL;
 	unsigned i;
 
-	if (w->told || !gone || bell_create(&bell, &ours) ||
-	    bell_connect(bell, watch->nonce, watch->rank, watch->bells,
-			 watch->count))
+	if (w->told || !gone || doorbell_create(&bell, &ours) ||
+	    doorbell_connect(bell, watch->nonce, watch->rank, watch->bells,
+			     watch->count))
 		goto out;
 	for (i = 0; i < watch->count; i++)
-		bell_know(bell, i, atomic_load(&watch->ips[i]));
+		doorbell_know(bell, i, atomic_load(&watch->ips[i]));
 	while (others_live(bell, gone, watch))
 		if (wait_for_word(w, PROBE_MS))
 			break;
 out:
-	bell_destroy(bell);
+	doorbell_destroy(bell);
 	free(gone);
 }
 
@@ -235,7 +239,7 @@ static void rename_process(const char *point, int argc, char **argv)
 
 static int run_watcher(struct parent *w)
 {
-	const struct watcher *watch = w->watch;
+	const struct supervisor *watch = w->watch;
 	int status = wait_for_child(w), code;
 
 	code = WIFEXITED(status) ? WEXITSTATUS(status) :
@@ -258,8 +262,8 @@ static int block_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-int watcher_fork(const char *point, int argc, char **argv,
-	       struct watcher **ret_watcher, int *ret_status)
+int supervisor_fork(const char *point, int argc, char **argv,
+		    struct supervisor **ret_supervisor, int *ret_status)
 {
 	struct parent w = { .child_fd = -1 };
 	pid_t parent = getppid(), self = getpid();
@@ -290,7 +294,7 @@ int watcher_fork(const char *point, int argc, char **argv,
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != self)
 			_exit(1);
-		*ret_watcher = w.watch;
+		*ret_supervisor = w.watch;
 		return 0;
 	}
 	w.child_fd = open_process(w.child);

@@ -17,24 +17,27 @@
 #include <sys/types.h>
 
 /* What the daemon tells its watcher, in memory that both have. */
-struct watcher;
+struct supervisor;
 
 /*
  * Fork, before there are threads. In the child, the daemon: 0 with
- * @ret_watcher. In the watcher: 1 with its exit status, when all is over. -errno.
+ * @ret_supervisor. In the supervisor: 1 with its exit status, when all is over.
+ * -errno.
  * @point is the mount point; @argv, which is overwritten with what the watcher
  * is called, and @argc are those of main.
  */
-int watcher_fork(const char *point, int argc, char **argv,
-	       struct watcher **ret_watcher, int *ret_status);
+int supervisor_fork(const char *point, int argc, char **argv,
+		    struct supervisor **ret_supervisor, int *ret_status);
 
 /* The mount is there, at the real path @path, with this device; 0: it is not
  * known. */
-void watcher_mounted(struct watcher *watch, const char *path, dev_t device);
+void supervisor_mounted(struct supervisor *watch, const char *path,
+			dev_t device);
 /* All have met: these are the bells of the job, of which @rank is ours. */
-void watcher_started(struct watcher *watch, uint64_t nonce, unsigned rank,
-		   const struct bell_address *addresses, unsigned count);
+void supervisor_started(struct supervisor *watch, uint64_t nonce, unsigned rank,
+			const struct doorbell_address *addresses,
+			unsigned count);
 /* @rank was heard from at this address. Thread safe. */
-void watcher_known(struct watcher *watch, unsigned rank, uint32_t ip);
+void supervisor_known(struct supervisor *watch, unsigned rank, uint32_t ip);
 
 #endif

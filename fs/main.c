@@ -104,7 +104,7 @@ struct daemon {
 	struct namespace ns;
 	struct mount *mount;
 	struct cluster *cluster;
-	struct watcher *watch;
+	struct supervisor *watch;
 	struct peer_handlers handlers;
 	struct report report;
 };
@@ -301,7 +301,7 @@ static int run_daemon(struct daemon *daemon, int report)
 }
 
 static int serve(const struct options *options, struct fuse_args *args,
-		 struct watcher *watch, int report)
+		 struct supervisor *watch, int report)
 {
 	const struct mount_options mount_options = {
 		.source = options->source, .path = options->path,
@@ -331,8 +331,8 @@ static int serve(const struct options *options, struct fuse_args *args,
 	}
 	error = mount_attach(daemon.mount);
 	if (!error && watch)
-		watcher_mounted(watch, mount_path(daemon.mount),
-				mount_device(daemon.mount));
+		supervisor_mounted(watch, mount_path(daemon.mount),
+				   mount_device(daemon.mount));
 	if (!error)
 		return run_daemon(&daemon, report);
 	/* Else libfuse has said it, but not of which rank. */
@@ -347,12 +347,12 @@ destroy_mount:
 /* Who else there is: a parent that waits, or one that watches. 0: go on, 1:
  * that parent has ended, with @ret_status. */
 static int split(const struct options *options, int argc, char **argv,
-		 struct watcher **watch, int *report, int *ret_status)
+		 struct supervisor **watch, int *report, int *ret_status)
 {
 	if (options->count > 1) {
 		undo_binding();
-		return watcher_fork(options->path, argc, argv, watch,
-				  ret_status);
+		return supervisor_fork(options->path, argc, argv, watch,
+				       ret_status);
 	}
 	if (options->foreground || options->debug || options->under_mpirun)
 		return 0;
@@ -363,7 +363,7 @@ static int run(struct options *options, struct fuse_args *args, int argc,
 	       char **argv)
 {
 	int report = -1, status = EXIT_FAILURE, error;
-	struct watcher *watch = NULL;
+	struct supervisor *watch = NULL;
 	const char *trouble;
 
 	if (options->help) {

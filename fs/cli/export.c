@@ -53,7 +53,7 @@ static enum tool_status fail(const struct export_options *options, int error)
 			 strerror(-error));
 }
 
-/* ---- writing ----------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------- */
 
 static int write_index(const struct export_plan *plan, struct output *output)
 {
@@ -180,7 +180,7 @@ static enum tool_status export(const struct export_options *options, bool json)
 	return status;
 }
 
-/* ---- the command line -------------------------------------------------- */
+/* ---- the command line ---------------------------------------------------- */
 
 enum { OPTION_SAFETENSORS, OPTION_HF, OPTION_NPY, OPTION_SELECT, OPTION_TOP,
        OPTION_DTYPE, OPTION_FILE_SIZE, OPTION_JSON };

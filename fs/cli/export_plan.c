@@ -12,14 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct image_part *export_part(const struct array *parts, uint64_t index)
+const struct virtual_file_part *export_part(const struct array *parts,
+					    uint64_t index)
 {
-	return (const struct image_part *)parts->data + index;
+	return (const struct virtual_file_part *)parts->data + index;
 }
 
 uint64_t export_part_count(const struct array *parts)
 {
-	return parts->size / sizeof(struct image_part);
+	return parts->size / sizeof(struct virtual_file_part);
 }
 
 uint64_t export_file_count(const struct export_plan *plan)
@@ -34,7 +35,7 @@ static struct export_file *file_at(const struct export_plan *plan,
 }
 
 const char *export_key(const struct export_plan *plan,
-		       const struct image_part *part, size_t *ret_size)
+		       const struct virtual_file_part *part, size_t *ret_size)
 {
 	const struct catalog_entry *entry =
 		catalog_entry(plan->catalog, part->entry);
@@ -44,14 +45,14 @@ const char *export_key(const struct export_plan *plan,
 }
 
 enum dtype export_type(const struct export_plan *plan,
-		       const struct image_part *part)
+		       const struct virtual_file_part *part)
 {
 	return part->dtype != DTYPE_UNKNOWN ? part->dtype :
 	       (enum dtype)catalog_entry(plan->catalog, part->entry)->dtype;
 }
 
 uint64_t export_size(const struct export_plan *plan,
-		     const struct image_part *part)
+		     const struct virtual_file_part *part)
 {
 	const struct catalog_entry *entry =
 		catalog_entry(plan->catalog, part->entry);
@@ -63,7 +64,7 @@ uint64_t export_size(const struct export_plan *plan,
 	return box_volume(&shape) * dtype_info(part->dtype)->size;
 }
 
-/* ---- choosing ---------------------------------------------------------- */
+/* ---- choosing ------------------------------------------------------------ */
 
 static bool is_wanted(const struct export_plan *plan,
 		      const struct catalog_entry *entry)
@@ -81,7 +82,8 @@ static bool is_wanted(const struct export_plan *plan,
 	return options->glob_count == 0;
 }
 
-static bool fits(const struct export_plan *plan, const struct image_part *part)
+static bool fits(const struct export_plan *plan,
+		 const struct virtual_file_part *part)
 {
 	const char *key;
 	size_t size;
@@ -98,8 +100,9 @@ static int add_part(struct export_plan *plan, uint64_t index)
 	const struct export_options *options = plan->options;
 	enum dtype stored =
 		(enum dtype)catalog_entry(plan->catalog, index)->dtype;
-	struct image_part part = {
-		.entry = index, .dtype = DTYPE_UNKNOWN,
+	struct virtual_file_part part = {
+		.entry = index,
+		.dtype = DTYPE_UNKNOWN,
 		.key = options->top ? strlen(options->top) + 1 : 0,
 	};
 
@@ -140,13 +143,13 @@ void export_plan_finish(struct export_plan *plan)
 	uint64_t i;
 
 	for (i = 0; i < export_file_count(plan); i++)
-		image_put(file_at(plan, i)->image);
+		virtual_file_put(file_at(plan, i)->content);
 	array_finish(&plan->files);
 	array_finish(&plan->parts);
 	array_finish(&plan->left_out);
 }
 
-/* ---- dealing out ------------------------------------------------------- */
+/* ---- dealing out --------------------------------------------------------- */
 
 static int compare_parts(const void *a, const void *b, void *context)
 {
@@ -167,8 +170,8 @@ static int deal_by_size(struct export_plan *plan)
 	int error = 0;
 
 	if (count > 1)
-		qsort_r(plan->parts.data, count, sizeof(struct image_part),
-			compare_parts, plan);
+		qsort_r(plan->parts.data, count,
+			sizeof(struct virtual_file_part), compare_parts, plan);
 	for (i = 0; i < count && !error; i++) {
 		uint64_t size = export_size(plan,
 					    export_part(&plan->parts, i));
@@ -205,17 +208,17 @@ static int make_image(struct export_plan *plan, struct export_file *file,
 	int error = 0;
 
 	if (file->count > 0)
-		error = array_append(&parts,
-				     export_part(&plan->parts, file->first),
-				     file->count * sizeof(struct image_part));
+		error = array_append(
+			&parts, export_part(&plan->parts, file->first),
+			file->count * sizeof(struct virtual_file_part));
 	if (!error && first && plan->left_out.size > 0)
 		error = array_append(&parts, plan->left_out.data,
 				     plan->left_out.size);
 	if (!error)
-		error = image_safetensors(plan->catalog,
-					  (const void *)parts.data,
-					  export_part_count(&parts),
-					  &file->image);
+		error = virtual_file_safetensors(plan->catalog,
+						 (const void *)parts.data,
+						 export_part_count(&parts),
+						 &file->content);
 	array_finish(&parts);
 	return error;
 }
@@ -267,17 +270,18 @@ void export_file_name(const struct export_plan *plan, uint64_t index,
 	}
 }
 
-int export_plan_open(void *context, uint64_t index, struct image **ret_image,
+int export_plan_open(void *context, uint64_t index,
+		     struct virtual_file **ret_content,
 		     char ret_name[NAME_MAX + 1])
 {
 	struct export_plan *plan = context;
 	struct export_file *file = file_at(plan, index);
-	const struct image_part *part;
-	struct image_origin origin = { .catalog = plan->catalog };
+	const struct virtual_file_part *part;
+	struct virtual_file_origin origin = { .catalog = plan->catalog };
 
 	export_file_name(plan, index, ret_name);
-	if (file->image) {
-		*ret_image = image_get(file->image);
+	if (file->content) {
+		*ret_content = virtual_file_get(file->content);
 		return 0;
 	}
 	part = export_part(&plan->parts, file->first);
@@ -285,7 +289,7 @@ int export_plan_open(void *context, uint64_t index, struct image **ret_image,
 	origin.dtype = part->dtype;
 	catalog_shape(plan->catalog, catalog_entry(plan->catalog, part->entry),
 		      &origin.selection);
-	return image_npy(&origin, ret_image);
+	return virtual_file_npy(&origin, ret_content);
 }
 
 static int index_file(const struct export_plan *plan, uint64_t index,

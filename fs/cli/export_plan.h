@@ -29,7 +29,7 @@ struct export_options {
 
 struct export_file {
 	uint64_t first, count;		/* parts */
-	struct image *image;		/* owned; NULL: made when needed */
+	struct virtual_file *content; /* owned; NULL: made when needed */
 };
 
 struct export_plan {
@@ -37,7 +37,7 @@ struct export_plan {
 	const struct checkpoint *checkpoint; /* borrowed */
 	const struct export_options *options; /* borrowed */
 	uint64_t matched;		/* tensors that are wanted */
-	struct array parts;		/* struct image_part, of EXPORT_HF in
+	struct array parts; /* struct virtual_file_part, of EXPORT_HF in
 					 * the order of their keys */
 	struct array left_out;		/* likewise: those that the form of
 					 * file cannot hold */
@@ -58,22 +58,23 @@ void export_plan_finish(struct export_plan *plan);
 void export_file_name(const struct export_plan *plan, uint64_t index,
 		      char ret_name[NAME_MAX + 1]);
 /* For struct writer. */
-int export_plan_open(void *context, uint64_t index, struct image **ret_image,
+int export_plan_open(void *context, uint64_t index,
+		     struct virtual_file **ret_content,
 		     char ret_name[NAME_MAX + 1]);
 
-const struct image_part *export_part(const struct array *parts,
-				     uint64_t index);
+const struct virtual_file_part *export_part(const struct array *parts,
+					    uint64_t index);
 uint64_t export_part_count(const struct array *parts);
 uint64_t export_file_count(const struct export_plan *plan);
 
 /* The key of a part, not terminated. */
 const char *export_key(const struct export_plan *plan,
-		       const struct image_part *part, size_t *ret_size);
+		       const struct virtual_file_part *part, size_t *ret_size);
 /* The type of its elements in the file, and their bytes. */
 enum dtype export_type(const struct export_plan *plan,
-		       const struct image_part *part);
+		       const struct virtual_file_part *part);
 uint64_t export_size(const struct export_plan *plan,
-		     const struct image_part *part);
+		     const struct virtual_file_part *part);
 
 /* The text of model.safetensors.index.json. 0 or -ENOMEM. */
 int export_index(const struct export_plan *plan, struct array *out);

@@ -22,7 +22,7 @@ static enum tool_status fail(const struct export_plan *plan, int error)
 			 strerror(-error));
 }
 
-/* ---- what cannot be read ----------------------------------------------- */
+/* ---- what cannot be read ------------------------------------------------- */
 
 /* The first shard of @entry whose file is not there, or NULL. */
 static const struct catalog_shard *
@@ -123,7 +123,7 @@ int export_explain_left_out(const struct export_plan *plan)
 	return error;
 }
 
-/* ---- nothing to do ----------------------------------------------------- */
+/* ---- nothing to do ------------------------------------------------------- */
 
 enum tool_status export_explain_nothing(const struct export_plan *plan)
 {
@@ -160,27 +160,30 @@ enum tool_status export_explain_nothing(const struct export_plan *plan)
 	return TOOL_FAILED;
 }
 
-/* ---- failures ---------------------------------------------------------- */
+/* ---- failures ------------------------------------------------------------ */
 
 /* Is the stored item of shard @index of tensor @part what is at fault? It is
  * known by now to be bad, so that any read of it fails. */
 static bool is_bad(const struct export_plan *plan,
-		   const struct image_part *part, uint64_t index)
+		   const struct virtual_file_part *part, uint64_t index)
 {
-	struct image_origin origin = {
-		.catalog = plan->catalog, .entry = part->entry,
+	struct virtual_file_origin origin = {
+		.catalog = plan->catalog,
+		.entry = part->entry,
 	};
 	struct reply *reply = reply_create();
-	struct image *image = NULL;
+	struct virtual_file *content = NULL;
 	int error = 0;
 
 	catalog_box(plan->catalog, catalog_entry(plan->catalog, part->entry),
 		    index, &origin.selection);
-	if (reply && image_raw(&origin, &image) == 0 && image_size(image) > 0)
-		error = image_read(image, checkpoint_source(plan->checkpoint),
-				   0, 1, reply);
+	if (reply && virtual_file_raw(&origin, &content) == 0 &&
+	    virtual_file_size(content) > 0)
+		error = virtual_file_read(content,
+					  checkpoint_source(plan->checkpoint),
+					  0, 1, reply);
 	reply_destroy(reply);
-	image_put(image);
+	virtual_file_put(content);
 	return error;
 }
 
@@ -209,7 +212,8 @@ find_tensor(const struct export_plan *plan,
 	uint64_t i, k;
 
 	for (i = 0; i < export_part_count(&plan->parts); i++) {
-		const struct image_part *part = export_part(&plan->parts, i);
+		const struct virtual_file_part *part =
+			export_part(&plan->parts, i);
 		const struct catalog_entry *entry =
 			catalog_entry(catalog, part->entry);
 
@@ -264,10 +268,11 @@ enum tool_status export_explain_failure(const struct export_plan *plan,
 	       TOOL_BAD : TOOL_FAILED;
 }
 
-/* ---- JSON -------------------------------------------------------------- */
+/* ---- JSON ---------------------------------------------------------------- */
 
 static int print_json_part(const struct export_plan *plan, uint64_t file,
-			   const struct image_part *part, struct array *out)
+			   const struct virtual_file_part *part,
+			   struct array *out)
 {
 	const struct catalog *catalog = plan->catalog;
 	const struct catalog_entry *entry = catalog_entry(catalog, part->entry);

@@ -44,7 +44,7 @@ static const char help[] =
 "Exit status: 0, 1 when the checkpoint is damaged, incomplete or still being\n"
 "written, or nothing matches GLOB, 2 when SRC could not be read.\n";
 
-/* ---- a line ------------------------------------------------------------ */
+/* ---- a line -------------------------------------------------------------- */
 
 /* Append @print's text for @entry as a column of @width. */
 static int print_cell(struct ls *ls, const struct catalog_entry *entry,
@@ -113,7 +113,7 @@ static int print_shard(struct ls *ls, const struct catalog_entry *entry,
 	return error;
 }
 
-/* ---- JSON -------------------------------------------------------------- */
+/* ---- JSON ---------------------------------------------------------------- */
 
 static uint64_t json_limit(const struct catalog *catalog)
 {
@@ -148,7 +148,7 @@ static int print_json(struct ls *ls, uint64_t index)
 	return error ? error : tool_print(&ls->line, "\n");
 }
 
-/* ---- all of them ------------------------------------------------------- */
+/* ---- all of them --------------------------------------------------------- */
 
 static uint64_t entry_count(const struct ls *ls)
 {

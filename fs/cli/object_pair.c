@@ -50,8 +50,8 @@ static int make_text(const struct input *input, struct array *out)
 	struct fault fault = { .error = 0 };
 	struct pickle pickle;
 	void *data;
-	int error = item_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data,
-				&pickle, &fault);
+	int error = torch_archive_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data,
+					 &pickle, &fault);
 
 	if (error)
 		return error;

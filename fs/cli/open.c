@@ -33,7 +33,7 @@ void open_finish(void)
 	cache = NULL;
 }
 
-/* ---- where there is no marker ------------------------------------------ */
+/* ---- where there is no marker -------------------------------------------- */
 
 struct search {
 	struct array found;	/* paths, printable, ", " between them */
@@ -125,7 +125,7 @@ static int explain_absence(const struct tool *tool, const char *path, int fd)
 	return error;
 }
 
-/* ---- opening ----------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
 struct place {
 	int folder;		/* owned */

@@ -24,7 +24,7 @@ struct output {
 	char name[NAME_MAX + 1], temporary[NAME_MAX + 1];
 };
 
-/* ---- the place --------------------------------------------------------- */
+/* ---- the place ----------------------------------------------------------- */
 
 /* The folder and the name that @path means, through links that are there. */
 static int find_parent(struct output *output, const char *path)
@@ -136,7 +136,7 @@ static int check_place(const struct output *output,
 	return *ret_reason ? -EEXIST : 0;
 }
 
-/* ---- the temporary name ------------------------------------------------ */
+/* ---- the temporary name -------------------------------------------------- */
 
 static int make_name(struct output *output)
 {
@@ -243,7 +243,7 @@ void output_destroy(struct output *output)
 	free(output);
 }
 
-/* ---- its files --------------------------------------------------------- */
+/* ---- its files ----------------------------------------------------------- */
 
 static int open_file(struct output *output, const char *name, int flags)
 {

@@ -167,8 +167,8 @@ int pairs_make(struct pairs *pairs)
 
 void pairs_finish(struct pairs *pairs)
 {
-	sweep_replies_finish(&pairs->replies);
-	sweep_finish(&pairs->sweep);
+	parallel_scan_replies_finish(&pairs->replies);
+	parallel_scan_finish(&pairs->sweep);
 	free(pairs->parts);
 	free(pairs->items);
 	free(pairs->pairs);

@@ -58,10 +58,10 @@ struct pairs {
 	struct pair *pairs;		/* owned */
 	uint64_t count;
 	uint64_t objects_left_out;	/* of both, since one format has none */
-	struct sweep_item *items;	/* owned; of each pair */
-	struct sweep sweep;
+	struct parallel_scan_item *items; /* owned; of each pair */
+	struct parallel_scan sweep;
 	struct comparison *parts;	/* owned; of each unit, for values */
-	struct sweep_replies replies;
+	struct parallel_scan_replies replies;
 	atomic_bool different;		/* some pair is */
 };
 

@@ -47,7 +47,7 @@ static void note_error(struct pairs *pairs, struct pair *pair, uint64_t unit,
 /* A range of both sides, at most LIMIT_READ_SIZE. 0, -ECANCELED when it cannot
  * be read, which was noted, or -errno. */
 static int read_both(struct pairs *pairs, struct pair *pair, unsigned thread,
-		     uint64_t unit, const struct sweep_range *range,
+		     uint64_t unit, const struct parallel_scan_range *range,
 		     const void *ret_data[2])
 {
 	unsigned side;
@@ -55,34 +55,36 @@ static int read_both(struct pairs *pairs, struct pair *pair, unsigned thread,
 	for (side = 0; side < 2; side++) {
 		enum dtype dtype = pair_entry(pairs, pair, side)->dtype;
 		uint64_t size = dtype_info(dtype)->size;
-		struct reply *reply = sweep_reply(&pairs->replies, thread,
-						  side);
+		struct reply *reply =
+			parallel_scan_reply(&pairs->replies, thread, side);
 		int error;
 
 		if (!reply)
 			return -ENOMEM;
-		error = sweep_read(reply, pairs->checkpoints[side],
-				   pair->entries[side], range->begin * size,
-				   (range->end - range->begin) * size,
-				   &ret_data[side]);
+		error = parallel_scan_read(reply, pairs->checkpoints[side],
+					   pair->entries[side],
+					   range->begin * size,
+					   (range->end - range->begin) * size,
+					   &ret_data[side]);
 		if (!error)
 			continue;
-		if (!sweep_is_damage(error))
+		if (!parallel_scan_is_damage(error))
 			return error;
 		note_error(pairs, pair, unit, side, error);
 		/* Of the threads that meet a bad item one is told why. */
 		if (reply->fault.error &&
 		    !atomic_exchange(&pair->explained, true))
-			sweep_explain(pairs->tool, pairs->paths[side],
-				      pairs->checkpoints[side]->catalog,
-				      pair->entries[side], reply, error);
+			parallel_scan_explain(pairs->tool, pairs->paths[side],
+					      pairs->checkpoints[side]->catalog,
+					      pair->entries[side], reply,
+					      error);
 		return -ECANCELED;
 	}
 	return 0;
 }
 
-static void compare_range(struct pairs *pairs, struct pair *pair,
-			  uint64_t unit, const struct sweep_range *range,
+static void compare_range(struct pairs *pairs, struct pair *pair, uint64_t unit,
+			  const struct parallel_scan_range *range,
 			  const void *const data[2])
 {
 	enum dtype dtype = pair_entry(pairs, pair, PAIR_LEFT)->dtype;
@@ -100,7 +102,7 @@ static void compare_range(struct pairs *pairs, struct pair *pair,
 
 static int compare_tensors(struct pairs *pairs, struct pair *pair,
 			   unsigned thread, uint64_t unit,
-			   struct sweep_range range)
+			   struct parallel_scan_range range)
 {
 	uint64_t size = pairs->items[range.item].size, end = range.end;
 	const void *data[2];
@@ -139,15 +141,15 @@ static int compare_objects(struct pairs *pairs, struct pair *pair,
 	int error;
 
 	for (side = 0; side < 2; side++) {
-		struct reply *reply = sweep_reply(&pairs->replies, thread,
-						  side);
+		struct reply *reply =
+			parallel_scan_reply(&pairs->replies, thread, side);
 
 		o.buffers[side] = reply ? reply_buffer(reply) : NULL;
 		if (!o.buffers[side])
 			return -ENOMEM;
 	}
 	error = object_pair_compare(&o);
-	if (error && !sweep_is_damage(error))
+	if (error && !parallel_scan_is_damage(error))
 		return error;
 	if (error)
 		note_error(pairs, pair, unit, o.side, error);
@@ -161,7 +163,8 @@ static int compare_objects(struct pairs *pairs, struct pair *pair,
 static int compare_unit(void *context, unsigned thread, uint64_t unit)
 {
 	struct pairs *pairs = context;
-	struct sweep_range range = sweep_range(&pairs->sweep, unit);
+	struct parallel_scan_range range =
+		parallel_scan_range(&pairs->sweep, unit);
 	struct pair *pair = &pairs->pairs[range.item];
 	int error;
 
@@ -175,24 +178,24 @@ static int compare_unit(void *context, unsigned thread, uint64_t unit)
 }
 
 /* Elements to read; what is not a tensor is one. */
-static struct sweep_item make_item(const struct pairs *pairs,
-				   const struct pair *pair)
+static struct parallel_scan_item make_item(const struct pairs *pairs,
+					   const struct pair *pair)
 {
 	const struct catalog_entry *a = pair_entry(pairs, pair, PAIR_LEFT);
 	const struct catalog_entry *b = pair_entry(pairs, pair, PAIR_RIGHT);
 	uint64_t left, right;
 
 	if (!pair->read)
-		return (struct sweep_item){ 0, 1 };
+		return (struct parallel_scan_item){ 0, 1 };
 	if (a->flags & CATALOG_OBJECT)
-		return (struct sweep_item){ 1, 1 };
+		return (struct parallel_scan_item){ 1, 1 };
 	left = dtype_info(a->dtype)->size;
 	right = dtype_info(b->dtype)->size;
 	/* A type that is not read: reading the first byte says so. */
 	if (left == 0)
-		return (struct sweep_item){ 1, 1 };
-	return (struct sweep_item){ a->size / left,
-				    left > right ? left : right };
+		return (struct parallel_scan_item){ 1, 1 };
+	return (struct parallel_scan_item){ a->size / left,
+					    left > right ? left : right };
 }
 
 /* What was found of @pair, whose units are done. */
@@ -209,8 +212,8 @@ static void conclude(struct pairs *pairs, uint64_t index)
 						   PAIR_CHANGED;
 		pair->has_values = false;
 		if (unreadable && !pair->explained)
-			sweep_explain(pairs->tool,
-				pairs->paths[pair->error_side],
+			parallel_scan_explain(
+				pairs->tool, pairs->paths[pair->error_side],
 				pairs->checkpoints[pair->error_side]->catalog,
 				pair->entries[pair->error_side], NULL,
 				pair->error);
@@ -238,7 +241,7 @@ static int make_sweep(struct pairs *pairs)
 		return -ENOMEM;
 	for (i = 0; i < pairs->count; i++)
 		pairs->items[i] = make_item(pairs, &pairs->pairs[i]);
-	error = sweep_init(&pairs->sweep, pairs->items, pairs->count);
+	error = parallel_scan_init(&pairs->sweep, pairs->items, pairs->count);
 	if (error || !pairs->values)
 		return error;
 	units = pairs->sweep.first[pairs->count];

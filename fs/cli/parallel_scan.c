@@ -14,21 +14,22 @@ enum { UNITS_MAX = 65536 };
 
 /* ---- units --------------------------------------------------------------- */
 
-static uint64_t count_units(const struct sweep *sweep,
-			    const struct sweep_item *item)
+static uint64_t count_units(const struct parallel_scan *sweep,
+			    const struct parallel_scan_item *item)
 {
 	uint64_t each = sweep->unit_size / item->size;
 
 	return item->count / each + (item->count % each != 0);
 }
 
-int sweep_init(struct sweep *sweep, const struct sweep_item *items,
-	       uint64_t count)
+int parallel_scan_init(struct parallel_scan *sweep,
+		       const struct parallel_scan_item *items, uint64_t count)
 {
 	uint64_t i;
 
-	*sweep = (struct sweep){ .items = items, .count = count,
-				 .unit_size = UNIT_SIZE };
+	*sweep = (struct parallel_scan){ .items = items,
+					 .count = count,
+					 .unit_size = UNIT_SIZE };
 	sweep->first = calloc(count + 1, sizeof(*sweep->first));
 	if (!sweep->first)
 		return -ENOMEM;
@@ -47,16 +48,17 @@ int sweep_init(struct sweep *sweep, const struct sweep_item *items,
 	return 0;
 }
 
-void sweep_finish(struct sweep *sweep)
+void parallel_scan_finish(struct parallel_scan *sweep)
 {
 	free(sweep->first);
 	sweep->first = NULL;
 }
 
-struct sweep_range sweep_range(const struct sweep *sweep, uint64_t unit)
+struct parallel_scan_range
+parallel_scan_range(const struct parallel_scan *sweep, uint64_t unit)
 {
 	uint64_t low = 0, high = sweep->count, each;
-	struct sweep_range range;
+	struct parallel_scan_range range;
 
 	/* The last item that begins at or before the unit: empty ones have
 	 * none, and are passed. */
@@ -79,8 +81,8 @@ struct sweep_range sweep_range(const struct sweep *sweep, uint64_t unit)
 
 /* ---- reading ------------------------------------------------------------- */
 
-struct reply *sweep_reply(struct sweep_replies *replies, unsigned thread,
-			  unsigned side)
+struct reply *parallel_scan_reply(struct parallel_scan_replies *replies,
+				  unsigned thread, unsigned side)
 {
 	struct reply **reply = &replies->replies[thread][side];
 
@@ -91,7 +93,7 @@ struct reply *sweep_reply(struct sweep_replies *replies, unsigned thread,
 	return *reply;
 }
 
-void sweep_replies_finish(struct sweep_replies *replies)
+void parallel_scan_replies_finish(struct parallel_scan_replies *replies)
 {
 	unsigned i;
 
@@ -101,24 +103,24 @@ void sweep_replies_finish(struct sweep_replies *replies)
 	}
 }
 
-int sweep_read(struct reply *reply, const struct checkpoint *checkpoint,
-	       uint64_t entry, uint64_t offset, uint64_t size,
-	       const void **ret_data)
+int parallel_scan_read(struct reply *reply, const struct checkpoint *checkpoint,
+		       uint64_t entry, uint64_t offset, uint64_t size,
+		       const void **ret_data)
 {
-	struct image_origin origin = { .catalog = checkpoint->catalog,
-				       .entry = entry };
-	struct image *image;
+	struct virtual_file_origin origin = { .catalog = checkpoint->catalog,
+					      .entry = entry };
+	struct virtual_file *content;
 	int error;
 
 	catalog_shape(origin.catalog, catalog_entry(origin.catalog, entry),
 		      &origin.selection);
 	reply->fault.error = 0;
-	error = image_raw(&origin, &image);
+	error = virtual_file_raw(&origin, &content);
 	if (error)
 		return error;
-	error = image_read(image, checkpoint_source(checkpoint), offset, size,
-			   reply);
-	image_put(image);
+	error = virtual_file_read(content, checkpoint_source(checkpoint),
+				  offset, size, reply);
+	virtual_file_put(content);
 	/* A reply that copies has one tensor in one piece. */
 	if (!error && (reply->iov_count != 1 || reply->iov[0].iov_len != size))
 		error = -EIO;
@@ -127,14 +129,14 @@ int sweep_read(struct reply *reply, const struct checkpoint *checkpoint,
 	return error;
 }
 
-bool sweep_is_damage(int error)
+bool parallel_scan_is_damage(int error)
 {
 	return error == -EIO || error == -EOPNOTSUPP || error == -E2BIG;
 }
 
-void sweep_explain(const struct tool *tool, const char *path,
-		   const struct catalog *catalog, uint64_t entry,
-		   const struct reply *reply, int error)
+void parallel_scan_explain(const struct tool *tool, const char *path,
+			   const struct catalog *catalog, uint64_t entry,
+			   const struct reply *reply, int error)
 {
 	const struct fault *fault = reply ? &reply->fault : NULL;
 	struct array name = { .data = NULL };

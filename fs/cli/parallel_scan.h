@@ -13,19 +13,19 @@
 
 #include "fs/cli/tool.h"
 
-struct sweep_item {
+struct parallel_scan_item {
 	uint64_t count;		/* of elements */
 	uint64_t size;		/* of an element, bytes; a power of two, at
 				 * most 16; of the larger one of two sides */
 };
 
-struct sweep_range {
+struct parallel_scan_range {
 	uint64_t item;		/* index */
 	uint64_t begin, end;	/* elements of it */
 };
 
-struct sweep {
-	const struct sweep_item *items;	/* borrowed */
+struct parallel_scan {
+	const struct parallel_scan_item *items; /* borrowed */
 	uint64_t count;			/* of items */
 	uint64_t unit_size;		/* bytes */
 	uint64_t *first;		/* owned; the first unit of each item,
@@ -35,40 +35,41 @@ struct sweep {
 };
 
 /* 0 or -ENOMEM; finish it in any case. */
-int sweep_init(struct sweep *sweep, const struct sweep_item *items,
-	       uint64_t count);
-void sweep_finish(struct sweep *sweep);
+int parallel_scan_init(struct parallel_scan *sweep,
+		       const struct parallel_scan_item *items, uint64_t count);
+void parallel_scan_finish(struct parallel_scan *sweep);
 
 /* What @unit covers. */
-struct sweep_range sweep_range(const struct sweep *sweep, uint64_t unit);
+struct parallel_scan_range
+parallel_scan_range(const struct parallel_scan *sweep, uint64_t unit);
 
 /* The replies of all threads, for one or two sides, made when first needed. */
-struct sweep_replies {
+struct parallel_scan_replies {
 	struct reply *replies[TOOL_THREADS_MAX][2];	/* owned */
 };
 
 /* NULL: no memory. Called for @thread by that thread alone. */
-struct reply *sweep_reply(struct sweep_replies *replies, unsigned thread,
-			  unsigned side);
-void sweep_replies_finish(struct sweep_replies *replies);
+struct reply *parallel_scan_reply(struct parallel_scan_replies *replies,
+				  unsigned thread, unsigned side);
+void parallel_scan_replies_finish(struct parallel_scan_replies *replies);
 
 /*
  * @size bytes at @offset of entry @entry, at most LIMIT_READ_SIZE and more
  * than 0. What @ret_data points to is valid until @reply is used again. 0 or
  * -errno (shard/source.h).
  */
-int sweep_read(struct reply *reply, const struct checkpoint *checkpoint,
-	       uint64_t entry, uint64_t offset, uint64_t size,
-	       const void **ret_data);
+int parallel_scan_read(struct reply *reply, const struct checkpoint *checkpoint,
+		       uint64_t entry, uint64_t offset, uint64_t size,
+		       const void **ret_data);
 
 /* Does @error, of reading, say that the bytes are bad, and not that there is no
  * room here at the moment, or that the checkpoint is being replaced? */
-bool sweep_is_damage(int error);
+bool parallel_scan_is_damage(int error);
 
 /* What is to be said when reading @entry of the checkpoint at @path gave
  * @error; @reply may be NULL. */
-void sweep_explain(const struct tool *tool, const char *path,
-		   const struct catalog *catalog, uint64_t entry,
-		   const struct reply *reply, int error);
+void parallel_scan_explain(const struct tool *tool, const char *path,
+			   const struct catalog *catalog, uint64_t entry,
+			   const struct reply *reply, int error);
 
 #endif

@@ -45,10 +45,11 @@ static int find_tensors(struct stat_run *run)
 		if (!tool_matches(catalog, entry, run->glob))
 			continue;
 		run->tensors[run->count].entry = i;
-		run->items[run->count] = (struct sweep_item){ 0, 1 };
+		run->items[run->count] = (struct parallel_scan_item){ 0, 1 };
 		if (convert_has_value(entry->dtype))
-			run->items[run->count] = (struct sweep_item){
-				entry->size / size, size };
+			run->items[run->count] =
+				(struct parallel_scan_item){ entry->size / size,
+							     size };
 		run->count++;
 	}
 	return 0;
@@ -60,23 +61,24 @@ static int fail_tensor(struct stat_run *run, struct stat_tensor *tensor,
 {
 	int none = 0;
 
-	if (!sweep_is_damage(error))
+	if (!parallel_scan_is_damage(error))
 		return error;
 	atomic_compare_exchange_strong(&tensor->error, &none, error);
 	/* Of the threads that meet a bad item one is told what is wrong. */
 	if (reply->fault.error && !atomic_exchange(&tensor->explained, true))
-		sweep_explain(&tool_stat, run->path, run->catalog,
-			      tensor->entry, reply, error);
+		parallel_scan_explain(&tool_stat, run->path, run->catalog,
+				      tensor->entry, reply, error);
 	return 0;
 }
 
 static int read_unit(void *context, unsigned thread, uint64_t unit)
 {
 	struct stat_run *run = context;
-	struct sweep_range range = sweep_range(&run->sweep, unit);
+	struct parallel_scan_range range =
+		parallel_scan_range(&run->sweep, unit);
 	struct stat_tensor *tensor = &run->tensors[range.item];
 	uint64_t size = run->items[range.item].size, count;
-	struct reply *reply = sweep_reply(&run->replies, thread, 0);
+	struct reply *reply = parallel_scan_reply(&run->replies, thread, 0);
 	enum dtype dtype = catalog_entry(run->catalog, tensor->entry)->dtype;
 	const void *data;
 	int error = reply ? 0 : -ENOMEM;
@@ -87,8 +89,9 @@ static int read_unit(void *context, unsigned thread, uint64_t unit)
 		count = range.end - range.begin;
 		if (count > LIMIT_READ_SIZE / size)
 			count = LIMIT_READ_SIZE / size;
-		error = sweep_read(reply, run->checkpoint, tensor->entry,
-				   range.begin * size, count * size, &data);
+		error = parallel_scan_read(reply, run->checkpoint,
+					   tensor->entry, range.begin * size,
+					   count * size, &data);
 		if (error)
 			error = fail_tensor(run, tensor, reply, error);
 		else
@@ -103,7 +106,7 @@ static int read_all(struct stat_run *run)
 {
 	struct tool_job job = { .work = read_unit, .context = run };
 	uint64_t i;
-	int error = sweep_init(&run->sweep, run->items, run->count);
+	int error = parallel_scan_init(&run->sweep, run->items, run->count);
 
 	if (error)
 		return error;
@@ -118,8 +121,9 @@ static int read_all(struct stat_run *run)
 		struct stat_tensor *tensor = &run->tensors[i];
 
 		if (tensor->error && !tensor->explained)
-			sweep_explain(&tool_stat, run->path, run->catalog,
-				      tensor->entry, NULL, tensor->error);
+			parallel_scan_explain(&tool_stat, run->path,
+					      run->catalog, tensor->entry, NULL,
+					      tensor->error);
 	}
 	return error;
 }
@@ -161,8 +165,8 @@ static enum tool_status describe(struct stat_run *run)
 	} else if (stat_count_unreadable(run) > 0) {
 		status = TOOL_BAD;
 	}
-	sweep_replies_finish(&run->replies);
-	sweep_finish(&run->sweep);
+	parallel_scan_replies_finish(&run->replies);
+	parallel_scan_finish(&run->sweep);
 	free(run->parts);
 	free(run->items);
 	free(run->tensors);

@@ -21,11 +21,11 @@ struct stat_run {
 	const struct checkpoint *checkpoint;
 	const struct catalog *catalog;
 	struct stat_tensor *tensors;	/* owned */
-	struct sweep_item *items;	/* owned; of each tensor */
+	struct parallel_scan_item *items; /* owned; of each tensor */
 	uint64_t count;			/* of tensors */
-	struct sweep sweep;
+	struct parallel_scan sweep;
 	struct statistics *parts;	/* owned; of each unit */
-	struct sweep_replies replies;
+	struct parallel_scan_replies replies;
 };
 
 /* Tensors that could not be read. */

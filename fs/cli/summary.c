@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- totals ------------------------------------------------------------ */
+/* ---- totals -------------------------------------------------------------- */
 
 /* Sums of what a hostile checkpoint claims end at the largest number. */
 static void add_size(uint64_t *sum, uint64_t size)
@@ -110,7 +110,7 @@ static int count_entries(struct summary *s, const char *glob)
 	return error;
 }
 
-/* ---- files ------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------- */
 
 static void check_entry(struct summary *s, const struct catalog_entry *entry)
 {

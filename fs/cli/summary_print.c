@@ -41,7 +41,7 @@ static const char *format_key(const struct summary *s)
 							 "unknown";
 }
 
-/* ---- for people -------------------------------------------------------- */
+/* ---- for people ---------------------------------------------------------- */
 
 static int print_torch(const struct summary *s, struct array *out)
 {
@@ -230,7 +230,7 @@ int summary_text(const struct summary *summary, struct array *out)
 	return error ? error : print_state(summary, out);
 }
 
-/* ---- for scripts ------------------------------------------------------- */
+/* ---- for scripts --------------------------------------------------------- */
 
 static int put_keys(const struct summary *s, struct array *out)
 {

@@ -25,7 +25,7 @@ static const char common_help[] =
 "                       decoded as a whole: 1G, 512M\n"
 "    -h, --help         this text\n";
 
-/* ---- what a command says ----------------------------------------------- */
+/* ---- what a command says ------------------------------------------------- */
 
 static void say(const struct tool *tool, const char *format, va_list args)
 {
@@ -60,7 +60,7 @@ enum tool_status tool_usage(const struct tool *tool, const char *format, ...)
 	return TOOL_FAILED;
 }
 
-/* ---- sizes ------------------------------------------------------------- */
+/* ---- sizes --------------------------------------------------------------- */
 
 bool tool_parse_size(const char *text, uint64_t *ret_size)
 {
@@ -119,7 +119,7 @@ void tool_raise_file_limit(void)
 	}
 }
 
-/* ---- running ----------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------- */
 
 static const struct tool *find_tool(const char *name)
 {

@@ -51,7 +51,7 @@ enum tool_status tool_fail(const struct tool *tool, const char *format, ...);
 __attribute__((format(printf, 2, 3)))
 enum tool_status tool_usage(const struct tool *tool, const char *format, ...);
 
-/* ---- checkpoints ------------------------------------------------------- */
+/* ---- checkpoints --------------------------------------------------------- */
 
 /*
  * Open the checkpoint at @path: a folder, or one safetensors file. What is odd
@@ -99,7 +99,7 @@ int tool_print(struct array *out, const char *format, ...);
 /* "12.3 MiB"; "512 B" below 1 KiB. */
 void tool_format_size(uint64_t size, char ret_text[16]);
 
-/* ---- work on all cores ------------------------------------------------- */
+/* ---- work on all cores --------------------------------------------------- */
 
 /* Threads of a job at most: more do not make a store faster, and each has
  * buffers of its own. */

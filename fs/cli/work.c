@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- signals ----------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------- */
 
 static atomic_int caught;
 
@@ -49,7 +49,7 @@ void work_end_by_signal(void)
 	raise(atomic_load(&caught));
 }
 
-/* ---- threads ----------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------- */
 
 struct work {
 	const struct tool_job *job;

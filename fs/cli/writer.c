@@ -30,18 +30,18 @@
 /* More files than that are cheaper to bring to the disk all at once. */
 enum { SYNC_FILES_MAX = 64 };
 
-struct file {
+struct cached_file {
 	uint64_t first;		/* unit; const */
 	uint64_t size;		/* bytes; const */
 	uint64_t left;		/* units that are not done; guarded by lock,
 				 * like all below */
-	struct image *image;	/* a reference, while it is open */
+	struct virtual_file *content; /* a reference, while it is open */
 	int fd;			/* owned; -1: not open */
 };
 
 struct writing {
 	const struct writer *writer;
-	struct file *files;	/* owned */
+	struct cached_file *files; /* owned */
 	uint64_t units;
 	pthread_mutex_t lock;
 	struct reply *replies[TOOL_THREADS_MAX]; /* owned; of each thread */
@@ -69,29 +69,30 @@ static int fail(struct writing *w, int error, uint64_t file,
 	return error;
 }
 
-/* ---- files that are open ----------------------------------------------- */
+/* ---- files that are open ------------------------------------------------- */
 
-static int open_file(struct writing *w, uint64_t index, struct file *file)
+static int open_file(struct writing *w, uint64_t index,
+		     struct cached_file *file)
 {
 	const struct writer *writer = w->writer;
 	char name[NAME_MAX + 1];
-	int error = writer->open(writer->context, index, &file->image, name);
+	int error = writer->open(writer->context, index, &file->content, name);
 
 	if (error)
 		return error;
 	error = output_open(writer->output, name, &file->fd);
 	if (error) {
-		image_put(file->image);
-		file->image = NULL;
+		virtual_file_put(file->content);
+		file->content = NULL;
 	}
 	return error;
 }
 
-static int close_file(struct file *file, bool sync)
+static int close_file(struct cached_file *file, bool sync)
 {
 	int error = sync && fsync(file->fd) < 0 ? -errno : 0;
 
-	image_put(file->image);
+	virtual_file_put(file->content);
 	/* Some file systems say only here that a write has failed. */
 	if (close(file->fd) < 0 && !error && errno != EINTR)
 		error = -errno;
@@ -101,7 +102,7 @@ static int close_file(struct file *file, bool sync)
 
 static int get_file(struct writing *w, uint64_t index)
 {
-	struct file *file = &w->files[index];
+	struct cached_file *file = &w->files[index];
 	int error = 0;
 
 	pthread_mutex_lock(&w->lock);
@@ -113,7 +114,7 @@ static int get_file(struct writing *w, uint64_t index)
 
 static int put_file(struct writing *w, uint64_t index)
 {
-	struct file *file = &w->files[index];
+	struct cached_file *file = &w->files[index];
 	bool last;
 
 	pthread_mutex_lock(&w->lock);
@@ -122,7 +123,7 @@ static int put_file(struct writing *w, uint64_t index)
 	return last ? close_file(file, w->writer->count <= SYNC_FILES_MAX) : 0;
 }
 
-/* ---- a unit ------------------------------------------------------------ */
+/* ---- a unit -------------------------------------------------------------- */
 
 /* All of the reply, whose iov is used up. */
 static int write_reply(int fd, struct reply *reply, uint64_t offset)
@@ -150,12 +151,12 @@ static int write_reply(int fd, struct reply *reply, uint64_t offset)
 static int write_part(struct writing *w, struct reply *reply, uint64_t index,
 		      uint64_t offset, uint64_t size)
 {
-	const struct file *file = &w->files[index];
+	const struct cached_file *file = &w->files[index];
 	struct source *source = checkpoint_source(w->writer->checkpoint);
 	int error;
 
 	reply->copy = true;
-	error = image_read(file->image, source, offset, size, reply);
+	error = virtual_file_read(file->content, source, offset, size, reply);
 	if (error)
 		return fail(w, error, index, reply);
 	error = write_reply(file->fd, reply, offset);
@@ -187,7 +188,7 @@ static int write_unit(void *context, unsigned thread, uint64_t unit)
 {
 	struct writing *w = context;
 	uint64_t index = find_file(w, unit);
-	const struct file *file = &w->files[index];
+	const struct cached_file *file = &w->files[index];
 	uint64_t offset = (unit - file->first) * LIMIT_READ_SIZE;
 	uint64_t size = file->size - offset;
 	int error;
@@ -208,26 +209,26 @@ static int write_unit(void *context, unsigned thread, uint64_t unit)
 	return error ? fail(w, error, index, NULL) : 0;
 }
 
-/* ---- all of it --------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------- */
 
 static int make_file(struct writing *w, uint64_t index)
 {
 	const struct writer *writer = w->writer;
-	struct file *file = &w->files[index];
+	struct cached_file *file = &w->files[index];
 	char name[NAME_MAX + 1];
-	struct image *image;
-	int error = writer->open(writer->context, index, &image, name);
+	struct virtual_file *content;
+	int error = writer->open(writer->context, index, &content, name);
 
 	if (error)
 		return error;
 	file->fd = -1;
 	file->first = w->units;
-	file->size = image_size(image);
+	file->size = virtual_file_size(content);
 	/* An empty one has a unit, too. */
 	file->left = file->size / LIMIT_READ_SIZE +
 		     (file->size % LIMIT_READ_SIZE > 0 || file->size == 0);
 	w->units += file->left;
-	image_put(image);
+	virtual_file_put(content);
 	return output_make(writer->output, name, file->size);
 }
 

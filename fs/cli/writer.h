@@ -19,7 +19,8 @@ struct writer {
 	 * What file @index is to hold, a reference that the caller puts, and
 	 * its name; called more than once for each. Thread safe. 0 or -errno.
 	 */
-	int (*open)(void *context, uint64_t index, struct image **ret_image,
+	int (*open)(void *context, uint64_t index,
+		    struct virtual_file **ret_content,
 		    char ret_name[NAME_MAX + 1]);
 	void *context;
 };

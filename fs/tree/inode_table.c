@@ -241,8 +241,8 @@ static struct node *make_node_locked(struct nodes *nodes,
 	node->listed = true;
 	if (node->live)
 		node->live->references++;
-	if (node->file.image)
-		image_get(node->file.image);
+	if (node->file.content)
+		virtual_file_get(node->file.content);
 	if (node->kind == NODE_NAMED) {
 		TAILQ_INSERT_TAIL(&nodes->named, node, order);
 		nodes->named_count++;
@@ -275,7 +275,7 @@ static void free_node_locked(struct nodes *nodes, struct node *node,
 	if (node->live)
 		put_live_locked(nodes, node->live, 1, ret_dead);
 	put_folder_locked(nodes, node->folder, ret_dead);
-	image_put(node->file.image);
+	virtual_file_put(node->file.content);
 	free(node->path);
 	free(node);
 }

@@ -52,7 +52,7 @@ struct node {
 	bool immutable;		/* in a checkpoint: the pin is its identity */
 	/* Of a named file: */
 	struct live *live;
-	struct view_file file;	/* with a reference to its image */
+	struct view_file file; /* with a reference to its content */
 	TAILQ_ENTRY(node) order;
 };
 
@@ -104,7 +104,7 @@ struct identity {
  */
 struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
 		       const char *path, const struct identity *identity);
-/* Likewise the file of a view called @name; an image is got. */
+/* Likewise the file of a view called @name; content is got. */
 struct node *nodes_get_named(struct nodes *nodes, struct live *live,
 			     const char *name, const struct view_file *file);
 /* The same if it is there already, else NULL: its view and name count. */

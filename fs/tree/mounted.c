@@ -168,7 +168,8 @@ int live_groups(struct live *live, const struct array **ret_groups)
 
 	pthread_mutex_lock(&live->groups_lock);
 	if (!live->grouped) {
-		error = group_list(live->checkpoint->catalog, &live->groups);
+		error = view_group_list(live->checkpoint->catalog,
+					&live->groups);
 		live->grouped = !error;
 		if (error)
 			live->groups.size = 0;

@@ -39,7 +39,7 @@ struct live {
 	pthread_mutex_t groups_lock;
 	bool grouped;			/* `groups` is made; guarded by
 					 * groups_lock, then const */
-	struct array groups;		/* owned; struct group; likewise */
+	struct array groups; /* owned; struct view_group; likewise */
 	uint64_t cursor;		/* of checks; guarded by the folder */
 };
 

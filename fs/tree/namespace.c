@@ -43,8 +43,8 @@ int namespace_file_status(struct live *live, const struct view_file *file,
 	uint64_t size;
 	int error;
 
-	if (file->image) {
-		size = image_size(file->image);
+	if (file->content) {
+		size = virtual_file_size(file->content);
 		error = 0;
 	} else if (file->json || view_is_decoded(catalog, file)) {
 		error = live_object_size(live, file, nowait, &size);
@@ -256,8 +256,8 @@ static int lookup_asset(struct namespace *ns, struct live *live,
 static int make_group(struct live *live, struct view_file *file)
 {
 	bool whole = file->view == VIEW_HF;
-	int error = group_image(live->checkpoint, &file->group, whole,
-				&file->image);
+	int error = view_group_file(live->checkpoint, &file->group, whole,
+				    &file->content);
 
 	if (error == -EIO && whole && !atomic_exchange(&live->refused, true))
 		log_line(LOG_LEVEL_ERROR, "%s%shf/%s: tensors are missing or cannot be read",
@@ -265,7 +265,7 @@ static int make_group(struct live *live, struct view_file *file)
 	return error;
 }
 
-/* A slice, or a group, whose image is made when it is new. */
+/* A slice, or a group, whose content is made when it is new. */
 static int lookup_named(struct namespace *ns, struct live *live,
 			const char *name, struct view_file *file, bool nowait,
 			struct found *ret_found)
@@ -280,7 +280,7 @@ static int lookup_named(struct namespace *ns, struct live *live,
 			error = nowait ? -EAGAIN : make_group(live, file);
 		if (!error)
 			node = nodes_get_named(&ns->nodes, live, name, file);
-		image_put(file->image);
+		virtual_file_put(file->content);
 		if (!node)
 			return error ? error : -ENOMEM;
 		excess = nodes_excess(&ns->nodes);
@@ -310,7 +310,7 @@ static bool parse_name(const struct namespace *ns, struct live *live,
 		return view_parse(catalog, view, name, ret_file);
 	*ret_file = (struct view_file){ .view = VIEW_HF, .grouped = true };
 	return strcmp(name, hf_name) == 0 &&
-	       group_root(catalog, ns->hf_root, &ret_file->group);
+	       view_group_root(catalog, ns->hf_root, &ret_file->group);
 }
 
 static int lookup_file(struct namespace *ns, struct live *live, enum view view,

@@ -24,8 +24,8 @@ struct listing;
 
 struct namespace_options {
 	uint64_t decoded_cache;	/* bytes of decoded items to keep */
-	const char *hf_root;	/* key below which hf/ finds the model; NULL:
-				 * see group_root; outlives the namespace */
+	const char *hf_root; /* key below which hf/ finds the model; NULL:
+				 * see view_group_root; outlives the namespace */
 	const char *hf_assets;	/* folder of more files for hf/; NULL: none */
 	bool ranks;		/* namespace_join follows */
 };

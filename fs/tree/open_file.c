@@ -13,7 +13,7 @@
 
 /*
  * What it reads from: a file of a view has a live checkpoint, and either an
- * image or a text that was made at open; a stored file, and tensors.json,
+ * content or a text that was made at open; a stored file, and tensors.json,
  * have a descriptor.
  */
 struct handle {
@@ -21,8 +21,8 @@ struct handle {
 	uint64_t inode;
 	struct live *live;		/* one reference; NULL: stored */
 	LIST_ENTRY(handle) link;	/* guarded by the namespace's lock */
-	struct view_file file;		/* without an image */
-	struct image *image;		/* one reference; NULL: `text` */
+	struct view_file file; /* without content */
+	struct virtual_file *content; /* one reference; NULL: `text` */
 	struct array text;		/* owned: a NAME.json, or decoded */
 	int fd;				/* -1: none; owned unless in `live` */
 	bool immutable;			/* stored: `pin` must stay true */
@@ -103,13 +103,13 @@ static int make_content(struct handle *handle, struct live *live, bool nowait)
 
 	if (handle->file.json || view_is_decoded(catalog, &handle->file))
 		return make_text(handle, live, nowait);
-	if (handle->file.image)
-		handle->image = image_get(handle->file.image);
+	if (handle->file.content)
+		handle->content = virtual_file_get(handle->file.content);
 	else
-		error = view_image(catalog, &handle->file, &handle->image);
+		error = view_content(catalog, &handle->file, &handle->content);
 	if (!error)
-		handle->size = image_size(handle->image);
-	handle->file.image = NULL;
+		handle->size = virtual_file_size(handle->content);
+	handle->file.content = NULL;
 	return error;
 }
 
@@ -306,7 +306,7 @@ void namespace_close(struct namespace *ns, struct handle *handle)
 		nodes_put_live(&ns->nodes, live);
 	else if (handle->fd >= 0)
 		close(handle->fd);
-	image_put(handle->image);
+	virtual_file_put(handle->content);
 	array_finish(&handle->text);
 	free(handle->path);
 	free(handle);
@@ -398,10 +398,11 @@ int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		return 0;
 	if (size > handle->size - offset)
 		size = handle->size - offset;
-	if (handle->image)
-		return image_read(handle->image,
-				  checkpoint_source(handle->live->checkpoint),
-				  offset, size, reply);
+	if (handle->content)
+		return virtual_file_read(
+			handle->content,
+			checkpoint_source(handle->live->checkpoint), offset,
+			size, reply);
 	reply->iov[0] = (struct iovec){ handle->text.data + offset, size };
 	reply->iov_count = 1;
 	return 0;

@@ -252,10 +252,10 @@ static int add_merged_assets(const struct namespace *ns,
 static int read_hf(struct namespace *ns, const struct live *live,
 		   struct listing *listing)
 {
-	struct group group;
+	struct view_group group;
 	int error = 0;
 
-	if (group_root(live->checkpoint->catalog, ns->hf_root, &group))
+	if (view_group_root(live->checkpoint->catalog, ns->hf_root, &group))
 		error = add(listing, "model.safetensors", S_IFREG, 0);
 	if (!error && ns->assets >= 0)
 		error = add_assets(ns, listing, ns->assets);
@@ -276,7 +276,7 @@ static int read_groups(struct live *live, struct listing *listing)
 	int error = live_groups(live, &groups);
 
 	for (i = 0; !error && i < groups->size / sizeof(file.group); i++) {
-		file.group = ((struct group *)(void *)groups->data)[i];
+		file.group = ((struct view_group *)(void *)groups->data)[i];
 		view_print(catalog, &file, name);
 		error = add(listing, name, S_IFREG, 0);
 	}

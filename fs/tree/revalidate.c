@@ -76,10 +76,10 @@ static void log_hidden(const struct namespace *ns, const struct folder *folder)
 static void log_root(const struct namespace *ns, const struct folder *folder,
 		     const struct checkpoint *checkpoint)
 {
-	struct group group;
+	struct view_group group;
 
 	if (ns->hf_root &&
-	    !group_root(checkpoint->catalog, ns->hf_root, &group))
+	    !view_group_root(checkpoint->catalog, ns->hf_root, &group))
 		log_line(LOG_LEVEL_WARNING, "%s: nothing is below %s: no model in hf/",
 			 here(folder->path), ns->hf_root);
 }

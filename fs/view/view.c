@@ -128,7 +128,7 @@ bool view_parse(const struct catalog *catalog, enum view view,
 	entry = catalog_find_tensor(catalog, name,
 				    bracket ? (size_t)(bracket - name) : size);
 	if (entry < 0 && !bracket && view == VIEW_SAFETENSORS &&
-	    group_find(catalog, name, size, &file.group)) {
+	    view_group_find(catalog, name, size, &file.group)) {
 		file.view = view;
 		file.grouped = true;
 		*ret_file = file;
@@ -154,7 +154,7 @@ bool view_parse_listed(const struct catalog *catalog,
 	size_t size = strlen(name);
 
 	if (!strip(name, &size, suffix_of(VIEW_SAFETENSORS)) ||
-	    !group_find_listed(catalog, groups, name, size, &file.group))
+	    !view_group_find_listed(catalog, groups, name, size, &file.group))
 		return false;
 	*ret_file = file;
 	return true;
@@ -174,7 +174,7 @@ void view_print(const struct catalog *catalog, const struct view_file *file,
 	size_t size;
 
 	if (file->grouped) {
-		size = group_name(catalog, &file->group, ret_name);
+		size = view_group_name(catalog, &file->group, ret_name);
 	} else {
 		entry = catalog_entry(catalog, file->entry);
 		size = name_encode(catalog_text(catalog, entry->name),
@@ -188,11 +188,12 @@ void view_print(const struct catalog *catalog, const struct view_file *file,
 
 /* ---- bytes --------------------------------------------------------------- */
 
-int view_image(const struct catalog *catalog, const struct view_file *file,
-	       struct image **ret_image)
+int view_content(const struct catalog *catalog, const struct view_file *file,
+		 struct virtual_file **ret_content)
 {
-	struct image_origin origin = {
-		.catalog = catalog, .entry = file->entry,
+	struct virtual_file_origin origin = {
+		.catalog = catalog,
+		.entry = file->entry,
 		.selection = file->selection,
 	};
 
@@ -204,11 +205,11 @@ int view_image(const struct catalog *catalog, const struct view_file *file,
 	switch (file->view) {
 	case VIEW_NPY:
 	case VIEW_F32:
-		return image_npy(&origin, ret_image);
+		return virtual_file_npy(&origin, ret_content);
 	case VIEW_SAFETENSORS:
-		return image_safetensors_slice(&origin, ret_image);
+		return virtual_file_safetensors_slice(&origin, ret_content);
 	default:
-		return image_raw(&origin, ret_image);
+		return virtual_file_raw(&origin, ret_content);
 	}
 }
 
@@ -219,7 +220,7 @@ int view_size(const struct catalog *catalog, const struct view_file *file,
 		catalog_entry(catalog, file->entry);
 	const struct dtype_info *info = dtype_info(entry->dtype);
 	char header[NPY_HEADER_MAX];
-	struct image *image;
+	struct virtual_file *content;
 	int error;
 
 	/* The two of which there are many do without an allocation. */
@@ -230,11 +231,11 @@ int view_size(const struct catalog *catalog, const struct view_file *file,
 						&file->selection, header);
 		return 0;
 	}
-	error = view_image(catalog, file, &image);
+	error = view_content(catalog, file, &content);
 	if (error)
 		return error;
-	*ret_size = image_size(image);
-	image_put(image);
+	*ret_size = virtual_file_size(content);
+	virtual_file_put(content);
 	return 0;
 }
 
@@ -351,8 +352,8 @@ static int print_object(void *context, const struct input *input)
 {
 	struct pickle pickle;
 	void *data;
-	int error = item_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data, &pickle,
-				NULL);
+	int error = torch_archive_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data,
+					 &pickle, NULL);
 
 	/* Not ours to judge: NAME.pt has it as it is. */
 	if (error)

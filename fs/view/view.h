@@ -33,8 +33,9 @@ struct view_file {
 	bool grouped;		/* `group`, and neither entry nor selection */
 	uint64_t entry;		/* index in the catalog */
 	struct box selection;	/* all of the entry, unless a slice */
-	struct group group;
-	struct image *image;	/* of a group, once it is made; who keeps the
+	struct view_group group;
+	struct virtual_file
+		*content; /* of a group, once it is made; who keeps the
 				 * view_file says whose reference it is */
 };
 
@@ -61,9 +62,9 @@ bool view_parse_listed(const struct catalog *catalog,
 		       struct view_file *ret_file);
 
 /* The bytes of a file that is no JSON nor of a group, with a reference for the
- * caller. As image_raw. */
-int view_image(const struct catalog *catalog, const struct view_file *file,
-	       struct image **ret_image);
+ * caller. As virtual_file_raw. */
+int view_content(const struct catalog *catalog, const struct view_file *file,
+		 struct virtual_file **ret_content);
 /* Their number; -EOPNOTSUPP, -ENOMEM. */
 int view_size(const struct catalog *catalog, const struct view_file *file,
 	      uint64_t *ret_size);

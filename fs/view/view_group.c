@@ -28,7 +28,7 @@ static unsigned parts_of(const struct catalog *catalog,
 
 static bool is_member(const struct catalog *catalog,
 		      const struct catalog_entry *entry,
-		      const struct group *group)
+		      const struct view_group *group)
 {
 	if (group->flat)
 		return is_flat(entry);
@@ -39,13 +39,15 @@ static bool is_member(const struct catalog *catalog,
 		      group->key_size) == 0;
 }
 
-static bool find_flat(const struct catalog *catalog, struct group *ret_group)
+static bool find_flat(const struct catalog *catalog,
+		      struct view_group *ret_group)
 {
 	uint64_t i;
 
 	for (i = 0; i < catalog->tensor_count; i++)
 		if (is_flat(catalog_entry(catalog, i))) {
-			*ret_group = (struct group){ .key = "", .flat = true };
+			*ret_group =
+				(struct view_group){ .key = "", .flat = true };
 			return true;
 		}
 	return false;
@@ -83,8 +85,9 @@ static void flat_name(const struct catalog *catalog,
 	}
 }
 
-int group_name(const struct catalog *catalog, const struct group *group,
-	       char ret_name[NAME_ENCODED_MAX])
+int view_group_name(const struct catalog *catalog,
+		    const struct view_group *group,
+		    char ret_name[NAME_ENCODED_MAX])
 {
 	if (!group->flat)
 		return (int)name_encode(group->key, group->key_size, ret_name);
@@ -94,7 +97,7 @@ int group_name(const struct catalog *catalog, const struct group *group,
 
 static int compare_groups(const void *a, const void *b)
 {
-	const struct group *x = a, *y = b;
+	const struct view_group *x = a, *y = b;
 	size_t size = x->key_size < y->key_size ? x->key_size : y->key_size;
 	int order = memcmp(x->key, y->key, size);
 
@@ -102,9 +105,9 @@ static int compare_groups(const void *a, const void *b)
 	       x->key_size < y->key_size ? -1 : x->key_size > y->key_size;
 }
 
-int group_list(const struct catalog *catalog, struct array *out)
+int view_group_list(const struct catalog *catalog, struct array *out)
 {
-	struct group group, *groups;
+	struct view_group group, *groups;
 	size_t count, kept = 0, j;
 	uint64_t i;
 	int error = 0;
@@ -114,7 +117,7 @@ int group_list(const struct catalog *catalog, struct array *out)
 
 		if (is_flat(entry))
 			continue;
-		group = (struct group){
+		group = (struct view_group){
 			.key = catalog_text(catalog, entry->name),
 			.key_size = catalog_path_size(catalog, entry, 1),
 			.parts = 1,
@@ -143,7 +146,7 @@ int group_list(const struct catalog *catalog, struct array *out)
 /* Some part of the path of @entry ends such that what is before is @name. */
 static bool match_entry(const struct catalog *catalog,
 			const struct catalog_entry *entry, const char *name,
-			size_t size, struct group *ret_group)
+			size_t size, struct view_group *ret_group)
 {
 	const char *text = catalog_text(catalog, entry->name);
 	char encoded[NAME_ENCODED_MAX];
@@ -157,9 +160,9 @@ static bool match_entry(const struct catalog *catalog,
 			break;
 		if (name_encode(text, key_size, encoded) == size &&
 		    memcmp(encoded, name, size) == 0) {
-			*ret_group = (struct group){ .key = text,
-						     .key_size = key_size,
-						     .parts = parts };
+			*ret_group = (struct view_group){ .key = text,
+							  .key_size = key_size,
+							  .parts = parts };
 			return true;
 		}
 	}
@@ -183,16 +186,17 @@ static bool same_parents(const struct catalog *catalog,
 		      catalog_text(catalog, b->name), size) == 0;
 }
 
-bool group_find_listed(const struct catalog *catalog,
-		       const struct array *groups, const char *name,
-		       size_t size, struct group *ret_group)
+bool view_group_find_listed(const struct catalog *catalog,
+			    const struct array *groups, const char *name,
+			    size_t size, struct view_group *ret_group)
 {
-	const struct group *group = (const void *)groups->data;
+	const struct view_group *group = (const void *)groups->data;
 	size_t count = groups->size / sizeof(*group), i;
 	char encoded[NAME_ENCODED_MAX];
 
 	for (i = 0; i < count; i++)
-		if ((size_t)group_name(catalog, &group[i], encoded) == size &&
+		if ((size_t)view_group_name(catalog, &group[i], encoded) ==
+			    size &&
 		    memcmp(encoded, name, size) == 0) {
 			*ret_group = group[i];
 			return true;
@@ -200,8 +204,8 @@ bool group_find_listed(const struct catalog *catalog,
 	return false;
 }
 
-bool group_find(const struct catalog *catalog, const char *name, size_t size,
-		struct group *ret_group)
+bool view_group_find(const struct catalog *catalog, const char *name,
+		     size_t size, struct view_group *ret_group)
 {
 	const struct catalog_entry *last = NULL, *entry;
 	uint64_t i;
@@ -216,8 +220,8 @@ bool group_find(const struct catalog *catalog, const char *name, size_t size,
 	return false;
 }
 
-bool group_root(const struct catalog *catalog, const char *key,
-		struct group *ret_group)
+bool view_group_root(const struct catalog *catalog, const char *key,
+		     struct view_group *ret_group)
 {
 	const char *wanted = key ? key : model_name;
 	size_t size = strlen(wanted);
@@ -229,18 +233,19 @@ bool group_root(const struct catalog *catalog, const char *key,
 
 		if (parts == 0)
 			continue;
-		*ret_group = (struct group){
+		*ret_group = (struct view_group){
 			.key = catalog_text(catalog, entry->name),
-			.key_size = size, .parts = parts,
+			.key_size = size,
+			.parts = parts,
 		};
 		return true;
 	}
 	return !key && find_flat(catalog, ret_group);
 }
 
-int group_image(const struct checkpoint *checkpoint,
-		const struct group *group, bool whole,
-		struct image **ret_image)
+int view_group_file(const struct checkpoint *checkpoint,
+		    const struct view_group *group, bool whole,
+		    struct virtual_file **ret_content)
 {
 	const struct catalog *catalog = checkpoint->catalog;
 	struct array parts = { .data = NULL };
@@ -249,9 +254,9 @@ int group_image(const struct checkpoint *checkpoint,
 
 	for (i = 0; i < catalog->tensor_count && !error; i++) {
 		const struct catalog_entry *entry = catalog_entry(catalog, i);
-		struct image_part part = {
-			.entry = i, .key = group->flat ? 0 :
-					   group->key_size + 1,
+		struct virtual_file_part part = {
+			.entry = i,
+			.key = group->flat ? 0 : group->key_size + 1,
 		};
 
 		if (!is_member(catalog, entry, group))
@@ -262,9 +267,10 @@ int group_image(const struct checkpoint *checkpoint,
 			array_append(&parts, &part, sizeof(part));
 	}
 	if (!error)
-		error = image_safetensors(catalog, (const void *)parts.data,
-					  parts.size / sizeof(struct image_part),
-					  ret_image);
+		error = virtual_file_safetensors(
+			catalog, (const void *)parts.data,
+			parts.size / sizeof(struct virtual_file_part),
+			ret_content);
 	array_finish(&parts);
 	return error;
 }

@@ -334,7 +334,7 @@ static int align_dims(struct catalog_builder *builder)
 }
 
 static int emit_holes(struct catalog_builder *builder,
-		      const struct tile_result *result)
+		      const struct tiling_result *result)
 {
 	static const struct catalog_item none = { .file = CATALOG_NO_FILE };
 	unsigned ndim = builder->shape.ndim;
@@ -353,7 +353,7 @@ static int emit_holes(struct catalog_builder *builder,
 }
 
 static int emit_tensor(struct catalog_builder *builder,
-		       const struct tile_result *result)
+		       const struct tiling_result *result)
 {
 	const struct shard_list *list = &builder->pending;
 	struct catalog_entry *entry = &builder->tensor;
@@ -381,7 +381,7 @@ static int emit_tensor(struct catalog_builder *builder,
 }
 
 static void note_result(const struct catalog_builder *builder,
-			const struct tile_result *result)
+			const struct tiling_result *result)
 {
 	const struct catalog_entry *entry = &builder->tensor;
 	const char *name = builder->names.data + entry->name;
@@ -399,7 +399,7 @@ static void note_result(const struct catalog_builder *builder,
 
 int catalog_builder_end(struct catalog_builder *builder, struct fault *fault)
 {
-	struct tile_result result = { .holes = NULL };
+	struct tiling_result result = { .holes = NULL };
 	int error;
 
 	if ((builder->tensors.size + builder->objects.size) /
@@ -427,7 +427,7 @@ int catalog_builder_object(struct catalog_builder *builder, const char *name,
 		.name = name, .name_size = name_size, .dtype = DTYPE_U8,
 		.shape = { .ndim = 1, .offset = { 0 }, .size = { item->size } },
 	};
-	struct tile_result none = { .holes = NULL };
+	struct tiling_result none = { .holes = NULL };
 	struct catalog_entry entry;
 	int error = catalog_builder_begin(builder, &object, fault);
 

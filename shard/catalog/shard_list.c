@@ -146,7 +146,7 @@ const struct catalog_item *shard_list_item(const struct shard_list *list,
 }
 
 int shard_list_check(struct shard_list *list, const struct box *whole,
-		     struct tile_result *ret_result)
+		     struct tiling_result *ret_result)
 {
 	const struct pending *pending = (const void *)list->pending.data;
 	struct tile tile = { .whole = whole };
@@ -164,7 +164,7 @@ int shard_list_check(struct shard_list *list, const struct box *whole,
 		tile.count++;
 	}
 	tile.numbers = (const uint64_t *)(void *)list->tiles.data;
-	error = tile_check(&tile, ret_result);
+	error = tiling_check(&tile, ret_result);
 	if (!error && ret_result->overlap)
 		qsort(list->pending.data, list->count, sizeof(*pending),
 		      compare_order);

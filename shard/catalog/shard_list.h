@@ -29,10 +29,10 @@ int shard_list_add(struct shard_list *list, const struct box *box,
 
 /*
  * Drop what was listed twice and see whether the rest tiles @whole, as
- * tile_check. Sorts by offsets, or, when shards overlap, as they were added.
+ * tiling_check. Sorts by offsets, or, when shards overlap, as they were added.
  */
 int shard_list_check(struct shard_list *list, const struct box *whole,
-		     struct tile_result *ret_result);
+		     struct tiling_result *ret_result);
 
 /* Offsets and sizes, 2 * ndim numbers, of shard @index; and its item. */
 const uint64_t *shard_list_numbers(const struct shard_list *list,

@@ -92,7 +92,7 @@ static unsigned choose_axis(const struct tile *tile, struct start *starts)
 
 static int sweep(const struct tile *tile, unsigned axis,
 		 const struct start *starts, uint64_t *open,
-		 struct tile_result *result)
+		 struct tiling_result *result)
 {
 	uint64_t open_count = 0, steps = 0, i, j, kept;
 
@@ -119,7 +119,7 @@ static int sweep(const struct tile *tile, unsigned axis,
 	return 0;
 }
 
-static int find_overlap(const struct tile *tile, struct tile_result *result)
+static int find_overlap(const struct tile *tile, struct tiling_result *result)
 {
 	struct start *starts;
 	uint64_t *open;
@@ -154,7 +154,7 @@ static unsigned cut(const struct box *box, const struct box *from,
 	return made;
 }
 
-static int find_holes(const struct tile *tile, struct tile_result *result)
+static int find_holes(const struct tile *tile, struct tiling_result *result)
 {
 	const size_t room = LIMIT_HOLES + 2 * LIMIT_NDIM + 1;
 	struct box *from = calloc(room, sizeof(*from));
@@ -187,10 +187,10 @@ static int find_holes(const struct tile *tile, struct tile_result *result)
 	return 0;
 }
 
-int tile_check(const struct tile *tile, struct tile_result *ret_result)
+int tiling_check(const struct tile *tile, struct tiling_result *ret_result)
 {
 	uint64_t whole = box_volume(tile->whole), covered = 0, i;
-	struct tile_result result = { .overlap = false };
+	struct tiling_result result = { .overlap = false };
 	struct box box;
 	int error = 0;
 

@@ -12,7 +12,7 @@ struct tile {
 	uint64_t count;
 };
 
-struct tile_result {
+struct tiling_result {
 	bool overlap;
 	struct box *holes;		/* owned by the caller: free() */
 	uint32_t hole_count;
@@ -23,6 +23,6 @@ struct tile_result {
  * LIMIT_TILE_STEPS comparisons. Beyond LIMIT_HOLES boxes the whole tensor is
  * reported as one, within which the holes lie.
  */
-int tile_check(const struct tile *tile, struct tile_result *ret_result);
+int tiling_check(const struct tile *tile, struct tiling_result *ret_result);
 
 #endif

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct loader {
+struct catalog_load {
 	struct checkpoint *checkpoint;
 	struct checkpoint_report *report;
 	struct catalog_builder *builder;	/* owned */
@@ -23,8 +23,8 @@ struct loader {
 	uint64_t header_size;			/* of all files, bytes */
 };
 
-int loader_refuse(struct checkpoint_report *report, const char *file,
-		  int error, const char *reason)
+int catalog_load_refuse(struct checkpoint_report *report, const char *file,
+			int error, const char *reason)
 {
 	if (reason)
 		fault_set(&report->fault, error, 0, reason);
@@ -32,10 +32,10 @@ int loader_refuse(struct checkpoint_report *report, const char *file,
 	return error;
 }
 
-static int refuse(struct loader *l, const struct marker *marker, int error,
-		  const char *reason)
+static int refuse(struct catalog_load *l, const struct metadata_file *marker,
+		  int error, const char *reason)
 {
-	return loader_refuse(l->report, marker->name, error, reason);
+	return catalog_load_refuse(l->report, marker->name, error, reason);
 }
 
 /* ---- one marker ---------------------------------------------------------- */
@@ -48,8 +48,8 @@ struct opened {
 
 /* Open a marker and pin it: all of it, or its header. -ENOENT: it is gone
  * since it was listed. */
-static int open_marker(struct loader *l, struct marker *marker, bool whole,
-		       struct opened *ret)
+static int open_marker(struct catalog_load *l, struct metadata_file *marker,
+		       bool whole, struct opened *ret)
 {
 	struct checkpoint *c = l->checkpoint;
 	struct stat status, opened;
@@ -100,8 +100,8 @@ static const struct text_rule pickle_rule = {
 };
 static const struct text_rule index_rule = { LIMIT_SAFETENSORS_HEADER, -1, "" };
 
-static int read_text(struct loader *l, const struct marker *marker, int fd,
-		     const struct text_rule *rule, void **ret_data)
+static int read_text(struct catalog_load *l, const struct metadata_file *marker,
+		     int fd, const struct text_rule *rule, void **ret_data)
 {
 	uint64_t size = marker->pin.size;
 	unsigned char first = 0;
@@ -129,7 +129,7 @@ static int read_text(struct loader *l, const struct marker *marker, int fd,
 }
 
 /* A whole marker, pinned; the caller frees it. */
-static int read_marker(struct loader *l, struct marker *marker,
+static int read_marker(struct catalog_load *l, struct metadata_file *marker,
 		       const struct text_rule *rule, void **ret_data)
 {
 	struct opened opened;
@@ -152,9 +152,9 @@ static int read_marker(struct loader *l, struct marker *marker,
 
 /* ---- DCP ----------------------------------------------------------------- */
 
-static int read_metadata(struct loader *l)
+static int read_metadata(struct catalog_load *l)
 {
-	struct marker_list *list = &l->checkpoint->markers;
+	struct metadata_files *list = &l->checkpoint->markers;
 	unsigned i, bad = 0;
 	int error = 0;
 
@@ -166,8 +166,9 @@ static int read_metadata(struct loader *l)
 
 		error = read_marker(l, &list->markers[i], &pickle_rule, &data);
 		l->metadata[i] = (struct dcp_file){
-			.data = data, .size = list->markers[i].pin.size,
-			.local = list->kind == MARKER_DCP_LOCAL,
+			.data = data,
+			.size = list->markers[i].pin.size,
+			.local = list->kind == METADATA_DCP_LOCAL,
 		};
 	}
 	if (error)
@@ -188,8 +189,9 @@ static bool is_of_file(int error)
 
 /* Why a file could not be opened. A link to nothing is there; what is not may
  * just be gone. */
-static int explain_open(const struct loader *l, const struct marker *marker,
-			int error, struct fault *fault)
+static int explain_open(const struct catalog_load *l,
+			const struct metadata_file *marker, int error,
+			struct fault *fault)
 {
 	const struct checkpoint *c = l->checkpoint;
 	struct stat status;
@@ -205,7 +207,8 @@ static int explain_open(const struct loader *l, const struct marker *marker,
 			 strerror(-error));
 }
 
-static int read_header(struct loader *l, const struct marker *marker, int fd,
+static int read_header(struct catalog_load *l,
+		       const struct metadata_file *marker, int fd,
 		       struct hf_file *file)
 {
 	struct input input = input_file(fd, 0, marker->pin.size);
@@ -223,7 +226,7 @@ static int read_header(struct loader *l, const struct marker *marker, int fd,
 
 /* The header of one file, pinned. What is wrong with it is kept for when it
  * is known whether it counts. */
-static int add_file(struct loader *l, struct marker *marker)
+static int add_file(struct catalog_load *l, struct metadata_file *marker)
 {
 	struct hf_file *file = &l->files[l->file_count++];
 	struct opened opened;
@@ -248,19 +251,19 @@ static int add_file(struct loader *l, struct marker *marker)
 }
 
 /* Those of sharded/, or those beside it. */
-static int add_files(struct loader *l, bool inner)
+static int add_files(struct catalog_load *l, bool inner)
 {
-	struct marker_list *list = &l->checkpoint->markers;
-	unsigned count = marker_list_files(list), i;
+	struct metadata_files *list = &l->checkpoint->markers;
+	unsigned count = metadata_files_files(list), i;
 	int error = 0;
 
 	for (i = 0; i < count && !error; i++)
-		if (marker_is_inner(&list->markers[i]) == inner)
+		if (metadata_file_is_inner(&list->markers[i]) == inner)
 			error = add_file(l, &list->markers[i]);
 	return error;
 }
 
-static void drop_files(struct loader *l)
+static void drop_files(struct catalog_load *l)
 {
 	while (l->file_count > 0) {
 		struct hf_file *file = &l->files[--l->file_count];
@@ -272,7 +275,7 @@ static void drop_files(struct loader *l)
 
 /* Do the files of sharded/ count? Also when some cannot be read: the ones
  * beside were made from them, and not always well. */
-static bool inner_counts(const struct loader *l)
+static bool inner_counts(const struct catalog_load *l)
 {
 	unsigned i;
 
@@ -282,10 +285,10 @@ static bool inner_counts(const struct loader *l)
 	return false;
 }
 
-static int read_index(struct loader *l)
+static int read_index(struct catalog_load *l)
 {
-	struct marker_list *list = &l->checkpoint->markers;
-	struct marker *marker = &list->markers[list->count - 1];
+	struct metadata_files *list = &l->checkpoint->markers;
+	struct metadata_file *marker = &list->markers[list->count - 1];
 	void *data = NULL;
 	int error;
 
@@ -297,9 +300,9 @@ static int read_index(struct loader *l)
 	return error;
 }
 
-static int read_headers(struct loader *l)
+static int read_headers(struct catalog_load *l)
 {
-	unsigned count = marker_list_files(&l->checkpoint->markers);
+	unsigned count = metadata_files_files(&l->checkpoint->markers);
 	int error = add_files(l, true);
 
 	if (error)
@@ -315,9 +318,9 @@ static int read_headers(struct loader *l)
 	return error ? error : read_index(l);
 }
 
-static int read_safetensors(struct loader *l)
+static int read_safetensors(struct catalog_load *l)
 {
-	struct marker_list *list = &l->checkpoint->markers;
+	struct metadata_files *list = &l->checkpoint->markers;
 	unsigned bad = 0;
 	int error;
 
@@ -332,14 +335,16 @@ static int read_safetensors(struct loader *l)
 			&l->report->fault, &bad);
 	if (!error)
 		return 0;
-	return loader_refuse(l->report, bad < l->file_count ?
-			     l->files[bad].path :
-			     list->markers[list->count - 1].name, error, NULL);
+	return catalog_load_refuse(l->report,
+				   bad < l->file_count ?
+					   l->files[bad].path :
+					   list->markers[list->count - 1].name,
+				   error, NULL);
 }
 
 /* ---- all ----------------------------------------------------------------- */
 
-static void finish(struct loader *l)
+static void finish(struct catalog_load *l)
 {
 	unsigned i;
 
@@ -353,18 +358,19 @@ static void finish(struct loader *l)
 	catalog_builder_destroy(l->builder);
 }
 
-int loader_make_catalog(struct checkpoint *checkpoint,
-			struct checkpoint_report *report)
+int catalog_load_make_catalog(struct checkpoint *checkpoint,
+			      struct checkpoint_report *report)
 {
-	struct loader l = { .checkpoint = checkpoint, .report = report };
-	const struct marker *first = &checkpoint->markers.markers[0];
+	struct catalog_load l = { .checkpoint = checkpoint, .report = report };
+	const struct metadata_file *first = &checkpoint->markers.markers[0];
 	int error;
 
 	l.builder = catalog_builder_create(&report->notes);
 	if (!l.builder)
 		return refuse(&l, first, -ENOMEM, "out of memory");
-	error = checkpoint->markers.kind == MARKER_SAFETENSORS ?
-		read_safetensors(&l) : read_metadata(&l);
+	error = checkpoint->markers.kind == METADATA_SAFETENSORS ?
+			read_safetensors(&l) :
+			read_metadata(&l);
 	if (!error && catalog_builder_finish(l.builder, &checkpoint->catalog))
 		error = refuse(&l, first, -ENOMEM, "out of memory");
 	finish(&l);

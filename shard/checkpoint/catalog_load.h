@@ -10,12 +10,12 @@
  * pins and the status, too. 0; -ESTALE when one changed while it was read; or
  * -errno with the fault and the file in @report.
  */
-int loader_make_catalog(struct checkpoint *checkpoint,
-			struct checkpoint_report *report);
+int catalog_load_make_catalog(struct checkpoint *checkpoint,
+			      struct checkpoint_report *report);
 
 /* Fill @report: @file is refused for @reason, or, if that is NULL, for what
  * its fault says. Returns @error. */
-int loader_refuse(struct checkpoint_report *report, const char *file,
-		  int error, const char *reason);
+int catalog_load_refuse(struct checkpoint_report *report, const char *file,
+			int error, const char *reason);
 
 #endif

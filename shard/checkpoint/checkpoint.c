@@ -18,7 +18,7 @@ static const int64_t overwrite_delay_ns = INT64_C(600) * 1000000000;
 
 uint64_t checkpoint_signature(int folder)
 {
-	return marker_signature(folder);
+	return metadata_files_signature(folder);
 }
 
 /* ---- opening ------------------------------------------------------------- */
@@ -41,13 +41,14 @@ static struct pin find_pin(const struct checkpoint *c, uint64_t index,
 static int refuse(const struct checkpoint *c, struct checkpoint_report *report,
 		  int error, const char *reason)
 {
-	return loader_refuse(report, c->markers.markers[0].name, error, reason);
+	return catalog_load_refuse(report, c->markers.markers[0].name, error,
+				   reason);
 }
 
 static void note_newer(const struct checkpoint *c,
 		       struct checkpoint_report *report)
 {
-	const struct marker *marker = &c->markers.markers[0];
+	const struct metadata_file *marker = &c->markers.markers[0];
 	uint64_t i, newer = 0;
 
 	for (i = 0; i < c->catalog->file_count; i++)
@@ -113,8 +114,8 @@ static void pin_headers(struct checkpoint *c)
 	uint64_t i;
 
 	for (i = 0; i < c->catalog->file_count; i++)
-		c->pins[i] = marker_list_find(&c->markers,
-					      file_path(c, i))->pin;
+		c->pins[i] =
+			metadata_files_find(&c->markers, file_path(c, i))->pin;
 }
 
 /* Where each file is in the union. */
@@ -156,7 +157,7 @@ static int pin_files(struct checkpoint *c, struct checkpoint_report *report)
 		return refuse(c, report, -ENOMEM, "out of memory");
 	if (c->spread)
 		return pin_spread(c, report);
-	if (c->markers.kind != MARKER_SAFETENSORS)
+	if (c->markers.kind != METADATA_SAFETENSORS)
 		return pin_data(c, report);
 	pin_headers(c);
 	return 0;
@@ -199,7 +200,7 @@ static int list_markers(struct checkpoint *c, int folder, const char *file)
 	c->file = file ? strdup(file) : NULL;
 	if (file && !c->file)
 		return -ENOMEM;
-	return marker_list_read(folder, file, &c->markers);
+	return metadata_files_read(folder, file, &c->markers);
 }
 
 int checkpoint_open(int folder, const struct checkpoint_options *options,
@@ -214,7 +215,7 @@ int checkpoint_open(int folder, const struct checkpoint_options *options,
 		return fault_set(&report->fault, -ENOMEM, 0, "out of memory");
 	error = list_markers(c, folder, options->file);
 	if (!error)
-		error = loader_make_catalog(c, report);
+		error = catalog_load_make_catalog(c, report);
 	if (!error)
 		error = pin_files(c, report);
 	if (!error)
@@ -254,7 +255,7 @@ static int find_catalog(struct checkpoint *c, const struct checkpoint *before,
 		return copy_catalog(before, c);
 	if (!peers->is_builder(peers))
 		return peers->catalog(peers, &part, &c->catalog);
-	error = loader_make_catalog(c, report);
+	error = catalog_load_make_catalog(c, report);
 	if (error != -EIO)
 		return error;
 	part.kept = true;
@@ -314,13 +315,13 @@ int checkpoint_open_spread(struct merger *merger, struct peers *peers,
 uint64_t checkpoint_spread_signature(struct merger *merger, const char *path,
 				     bool fresh)
 {
-	struct marker_list list;
+	struct metadata_files list;
 	struct stat status;
 	uint64_t signature;
 
 	if (spread_markers(merger, path, fresh, &list, &signature, &status))
 		return 0;
-	marker_list_finish(&list);
+	metadata_files_finish(&list);
 	return signature;
 }
 
@@ -333,7 +334,7 @@ void checkpoint_close(struct checkpoint *checkpoint)
 	source_decoded_destroy(checkpoint->decoded);
 	source_file_destroy(checkpoint->files);
 	spread_destroy(checkpoint->spread);
-	marker_list_finish(&checkpoint->markers);
+	metadata_files_finish(&checkpoint->markers);
 	free(checkpoint->file);
 	free(checkpoint->pins);
 	free(checkpoint->catalog);
@@ -437,7 +438,7 @@ int checkpoint_item(const struct checkpoint *checkpoint,
 /* ---- checking ------------------------------------------------------------ */
 
 static bool same_marker(const struct checkpoint *c,
-			const struct marker *marker)
+			const struct metadata_file *marker)
 {
 	struct stat status;
 	struct pin pin;
@@ -455,14 +456,14 @@ static bool same_marker(const struct checkpoint *c,
 
 static bool same_names(const struct checkpoint *c)
 {
-	struct marker_list found;
-	int error = marker_list_read(c->folder, c->file, &found);
+	struct metadata_files found;
+	int error = metadata_files_read(c->folder, c->file, &found);
 	bool same;
 
 	if (error)
 		return error != -ENOENT;
-	same = marker_list_equal(&found, &c->markers);
-	marker_list_finish(&found);
+	same = metadata_files_equal(&found, &c->markers);
+	metadata_files_finish(&found);
 	return same;
 }
 
@@ -511,8 +512,8 @@ static bool is_spread_current(const struct checkpoint *c, uint64_t *cursor)
 bool checkpoint_is_current(const struct checkpoint *checkpoint,
 			   uint64_t *cursor)
 {
-	const struct marker_list *list = &checkpoint->markers;
-	uint64_t first = marker_list_files(list), i;
+	const struct metadata_files *list = &checkpoint->markers;
+	uint64_t first = metadata_files_files(list), i;
 	uint64_t count = first ? first : checkpoint->catalog->file_count;
 	uint64_t looks = count < 4096 ? count : 4096;
 

@@ -26,7 +26,7 @@ struct checkpoint {
 	struct source_file *files;	/* owned */
 	struct source_decoded *decoded;	/* owned; NULL: nothing is behind a
 					 * stream extension */
-	struct marker_list markers;	/* owned */
+	struct metadata_files markers; /* owned */
 	char *file;			/* owned; as in the options */
 	struct stat status;		/* of the first marker that was read */
 };
@@ -35,7 +35,7 @@ struct checkpoint {
 struct checkpoint_report {
 	struct notes notes;
 	struct fault fault;
-	char file[MARKER_NAME_MAX]; /* the marker that the fault is in */
+	char file[METADATA_NAME_MAX]; /* the marker that the fault is in */
 };
 
 struct checkpoint_options {

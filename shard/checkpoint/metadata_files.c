@@ -18,7 +18,7 @@ static const char index_name[] = "model.safetensors.index.json";
 
 /* What one pass over a folder finds. */
 struct found {
-	struct array ranks, files;	/* struct marker */
+	struct array ranks, files; /* struct metadata_file */
 	char *index;			/* owned; the first by name, or the one
 					 * that is called as usual */
 };
@@ -54,7 +54,7 @@ static bool ends_in(const char *name, const char *end)
 
 static int compare_ranks(const void *a, const void *b)
 {
-	const struct marker *x = a, *y = b;
+	const struct metadata_file *x = a, *y = b;
 	uint64_t x_rank = 0, y_rank = 0;
 
 	is_rank_name(x->name, &x_rank);
@@ -64,7 +64,7 @@ static int compare_ranks(const void *a, const void *b)
 
 static int compare_names(const void *a, const void *b)
 {
-	const struct marker *x = a, *y = b;
+	const struct metadata_file *x = a, *y = b;
 
 	return strcmp(x->name, y->name);
 }
@@ -73,12 +73,12 @@ static int compare_names(const void *a, const void *b)
 
 static unsigned count_of(const struct array *markers)
 {
-	return (unsigned)(markers->size / sizeof(struct marker));
+	return (unsigned)(markers->size / sizeof(struct metadata_file));
 }
 
 static void finish_markers(struct array *markers)
 {
-	struct marker *marker = (void *)markers->data;
+	struct metadata_file *marker = (void *)markers->data;
 	unsigned i;
 
 	for (i = 0; i < count_of(markers); i++)
@@ -98,7 +98,7 @@ static int add_marker(struct array *markers, const char *prefix,
 		      const char *name)
 {
 	size_t prefix_size = strlen(prefix), size = strlen(name) + 1;
-	struct marker marker = { .name = NULL };
+	struct metadata_file marker = { .name = NULL };
 
 	if (count_of(markers) == LIMIT_METADATA_FILES)
 		return -E2BIG;
@@ -190,7 +190,7 @@ static int find_names(int folder, const char *path, const char *prefix,
 /* Of what @inner has found in sharded/, only the files count. */
 static int add_inner(struct found *found, const struct found *inner)
 {
-	const struct marker *marker = (const void *)inner->files.data;
+	const struct metadata_file *marker = (const void *)inner->files.data;
 	unsigned i;
 	int error = 0;
 
@@ -212,32 +212,32 @@ static int find_inner(int folder, struct found *found)
 	return error;
 }
 
-static void take_markers(struct marker_list *list, struct array *markers)
+static void take_markers(struct metadata_files *list, struct array *markers)
 {
 	list->count = count_of(markers);
 	list->markers = (void *)markers->data;
 	*markers = (struct array){ .data = NULL };
 }
 
-static int take_files(struct found *found, struct marker_list *list)
+static int take_files(struct found *found, struct metadata_files *list)
 {
 	int error = 0;
 
 	qsort(found->files.data, count_of(&found->files),
-	      sizeof(struct marker), compare_names);
+	      sizeof(struct metadata_file), compare_names);
 	if (found->index)
 		error = add_marker(&found->files, "", found->index);
 	if (error)
 		return error;
-	list->kind = MARKER_SAFETENSORS;
+	list->kind = METADATA_SAFETENSORS;
 	list->has_index = found->index;
 	take_markers(list, &found->files);
 	return 0;
 }
 
 /* One marker that was named to us. */
-static int take_one(enum marker_kind kind, const char *name,
-		    struct marker_list *list)
+static int take_one(enum metadata_kind kind, const char *name,
+		    struct metadata_files *list)
 {
 	struct array markers = { .data = NULL };
 	int error = add_marker(&markers, "", name);
@@ -250,30 +250,31 @@ static int take_one(enum marker_kind kind, const char *name,
 }
 
 /* Those of ranks, else the files, to which sharded/ was added if need be. */
-static int take_found(struct found *found, struct marker_list *list)
+static int take_found(struct found *found, struct metadata_files *list)
 {
 	if (count_of(&found->ranks) == 0)
 		return count_of(&found->files) > 0 ? take_files(found, list) :
 						     -ENOENT;
 	qsort(found->ranks.data, count_of(&found->ranks),
-	      sizeof(struct marker), compare_ranks);
-	list->kind = MARKER_DCP_LOCAL;
+	      sizeof(struct metadata_file), compare_ranks);
+	list->kind = METADATA_DCP_LOCAL;
 	take_markers(list, &found->ranks);
 	return 0;
 }
 
-int marker_list_read(int folder, const char *file, struct marker_list *ret)
+int metadata_files_read(int folder, const char *file,
+			struct metadata_files *ret)
 {
-	struct marker_list list = { .count = 0 };
+	struct metadata_files list = { .count = 0 };
 	struct found found = { .index = NULL };
 	struct stat status;
 	int error;
 
 	if (file) {
-		error = take_one(MARKER_SAFETENSORS, file, &list);
+		error = take_one(METADATA_SAFETENSORS, file, &list);
 	} else if (fstatat(folder, global_name, &status,
 			   AT_SYMLINK_NOFOLLOW) == 0) {
-		error = take_one(MARKER_DCP, global_name, &list);
+		error = take_one(METADATA_DCP, global_name, &list);
 	} else if (errno != ENOENT) {
 		error = -errno;
 	} else {
@@ -302,15 +303,16 @@ static int take_merged(struct found *found, const char *prefix,
 	return error;
 }
 
-int marker_list_merged(const struct merged *merged, const struct merged *inner,
-		       struct marker_list *ret)
+int metadata_files_merged(const struct merged *merged,
+			  const struct merged *inner,
+			  struct metadata_files *ret)
 {
-	struct marker_list list = { .count = 0 };
+	struct metadata_files list = { .count = 0 };
 	struct found found = { .index = NULL }, below = { .index = NULL };
 	int error;
 
 	if (merged_find(merged, global_name)) {
-		error = take_one(MARKER_DCP, global_name, &list);
+		error = take_one(METADATA_DCP, global_name, &list);
 	} else {
 		error = take_merged(&found, "", merged);
 		if (!error && inner && count_of(&found.ranks) == 0 &&
@@ -328,7 +330,7 @@ int marker_list_merged(const struct merged *merged, const struct merged *inner,
 	return error;
 }
 
-void marker_list_finish(struct marker_list *list)
+void metadata_files_finish(struct metadata_files *list)
 {
 	unsigned i;
 
@@ -339,28 +341,29 @@ void marker_list_finish(struct marker_list *list)
 	list->count = 0;
 }
 
-unsigned marker_list_files(const struct marker_list *list)
+unsigned metadata_files_files(const struct metadata_files *list)
 {
-	return list->kind == MARKER_SAFETENSORS ?
-	       list->count - list->has_index : 0;
+	return list->kind == METADATA_SAFETENSORS ?
+		       list->count - list->has_index :
+		       0;
 }
 
-const struct marker *marker_list_find(const struct marker_list *list,
-				      const char *name)
+const struct metadata_file *
+metadata_files_find(const struct metadata_files *list, const char *name)
 {
-	struct marker key = { .name = (char *)name };
+	struct metadata_file key = { .name = (char *)name };
 
-	return bsearch(&key, list->markers, marker_list_files(list),
+	return bsearch(&key, list->markers, metadata_files_files(list),
 		       sizeof(key), compare_names);
 }
 
-bool marker_is_inner(const struct marker *marker)
+bool metadata_file_is_inner(const struct metadata_file *marker)
 {
 	return strchr(marker->name, '/');
 }
 
-bool marker_list_equal(const struct marker_list *a,
-		       const struct marker_list *b)
+bool metadata_files_equal(const struct metadata_files *a,
+			  const struct metadata_files *b)
 {
 	unsigned i;
 
@@ -385,14 +388,14 @@ static struct pin find_pin(int folder, const char *name)
 	return pin_from_stat(&status);
 }
 
-uint64_t marker_signature(int folder)
+uint64_t metadata_files_signature(int folder)
 {
-	struct marker_list list;
+	struct metadata_files list;
 	struct pin pin;
 	uint64_t signature = 0;
 	unsigned i;
 
-	if (marker_list_read(folder, NULL, &list))
+	if (metadata_files_read(folder, NULL, &list))
 		return 0;
 	for (i = 0; i < list.count; i++) {
 		const char *name = list.markers[i].name;
@@ -401,6 +404,6 @@ uint64_t marker_signature(int folder)
 		signature = hash_64(name, strlen(name), signature);
 		signature = hash_64(&pin, sizeof(pin), signature);
 	}
-	marker_list_finish(&list);
+	metadata_files_finish(&list);
 	return signature | 1;
 }

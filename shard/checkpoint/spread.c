@@ -69,14 +69,14 @@ static int join(const struct spread *spread, const char *name,
 
 /* ---- markers ------------------------------------------------------------- */
 
-static void pin_markers(struct marker_list *list, const struct merged *merged,
-			const struct merged *inner, uint64_t *signature,
-			struct stat *status)
+static void pin_markers(struct metadata_files *list,
+			const struct merged *merged, const struct merged *inner,
+			uint64_t *signature, struct stat *status)
 {
 	unsigned i;
 
 	for (i = 0; i < list->count; i++) {
-		struct marker *marker = &list->markers[i];
+		struct metadata_file *marker = &list->markers[i];
 		const char *slash = strchr(marker->name, '/');
 		const struct merged_entry *entry =
 			slash ? merged_find(inner, slash + 1) :
@@ -97,7 +97,7 @@ static void pin_markers(struct marker_list *list, const struct merged *merged,
 }
 
 int spread_markers(struct merger *merger, const char *path, bool fresh,
-		   struct marker_list *ret_list, uint64_t *ret_signature,
+		   struct metadata_files *ret_list, uint64_t *ret_signature,
 		   struct stat *ret_status)
 {
 	struct merged *merged = NULL, *inner = NULL;
@@ -114,7 +114,7 @@ int spread_markers(struct merger *merger, const char *path, bool fresh,
 	if (entry && S_ISDIR(entry->stored.mode))
 		error = merger_get(merger, inner_path, fresh, &inner);
 	if (!error)
-		error = marker_list_merged(merged, inner, ret_list);
+		error = metadata_files_merged(merged, inner, ret_list);
 	if (!error) {
 		*ret_signature = 0;
 		pin_markers(ret_list, merged, inner, ret_signature,

@@ -31,7 +31,7 @@ void spread_destroy(struct spread *spread);
 /* The markers of the folder @path of the union, pinned, and the signature of
  * both. -ENOENT: there are none. */
 int spread_markers(struct merger *merger, const char *path, bool fresh,
-		   struct marker_list *ret_list, uint64_t *ret_signature,
+		   struct metadata_files *ret_list, uint64_t *ret_signature,
 		   struct stat *ret_status);
 
 /*

@@ -39,7 +39,7 @@ static int too_big(struct machine *m, const char *reason)
 	return -E2BIG;
 }
 
-/* ---- input, stack, memo, arena ---------------------------------------- */
+/* ---- input, stack, memo, arena ------------------------------------------- */
 
 static int take(struct machine *m, uint64_t size, const unsigned char **ret)
 {
@@ -152,7 +152,7 @@ static int memo_get(struct machine *m, uint64_t index)
 	return push(m, m->memo[index]);
 }
 
-/* ---- opcodes ------------------------------------------------------------ */
+/* ---- opcodes ------------------------------------------------------------- */
 
 static int op_proto(struct machine *m)
 {

@@ -124,7 +124,7 @@ static int read_pickle(const struct zip *zip, uint64_t limit, void **ret_data,
 	return 0;
 }
 
-/* ---- the tensor of a data.pkl --------------------------------------------- */
+/* ---- the tensor of a data.pkl -------------------------------------------- */
 
 struct tensor {
 	const struct pickle *pickle;
@@ -396,9 +396,9 @@ static int check_start(const struct window *window, struct fault *fault)
 	return 0;
 }
 
-int item_layout(const struct input *input, enum dtype dtype,
-		const struct box *shard, struct layout *ret_layout,
-		struct fault *fault)
+int torch_archive_layout(const struct input *input, enum dtype dtype,
+			 const struct box *shard, struct layout *ret_layout,
+			 struct fault *fault)
 {
 	struct tensor tensor = { .fault = fault };
 	struct layout layout = { .flags = 0 };
@@ -437,8 +437,9 @@ close_zip:
 	return error;
 }
 
-int item_pickle(const struct input *input, uint64_t limit, void **ret_data,
-		struct pickle *ret_pickle, struct fault *fault)
+int torch_archive_pickle(const struct input *input, uint64_t limit,
+			 void **ret_data, struct pickle *ret_pickle,
+			 struct fault *fault)
 {
 	struct window window;
 	struct zip zip;

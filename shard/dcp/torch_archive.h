@@ -20,15 +20,16 @@
  * for a bad pickle, -EOPNOTSUPP for a form that ckptfs does not read, -E2BIG,
  * -ENOMEM, or what reading gave.
  */
-int item_layout(const struct input *input, enum dtype dtype,
-		const struct box *shard, struct layout *ret_layout,
-		struct fault *fault);
+int torch_archive_layout(const struct input *input, enum dtype dtype,
+			 const struct box *shard, struct layout *ret_layout,
+			 struct fault *fault);
 
 /*
  * The pickle of the item in @input, of at most @limit bytes. On 0 the caller
  * owns @ret_data, free(), which must outlive @ret_pickle, pickle_finish().
  */
-int item_pickle(const struct input *input, uint64_t limit, void **ret_data,
-		struct pickle *ret_pickle, struct fault *fault);
+int torch_archive_pickle(const struct input *input, uint64_t limit,
+			 void **ret_data, struct pickle *ret_pickle,
+			 struct fault *fault);
 
 #endif

@@ -30,10 +30,10 @@ enum { OPEN_TOTAL_MAX = 16384 };
 
 struct slot {
 	_Atomic uint32_t state;
-	struct file file;	/* guarded by state: written while closed */
+	struct cached_file file; /* guarded by state: written while closed */
 };
 
-struct files {
+struct file_cache {
 	int folder;			/* borrowed; const; -1: see below */
 	const int *folders;		/* borrowed; const; by rank */
 	const uint32_t *ranks;		/* borrowed; const; of each file */
@@ -54,10 +54,10 @@ static bool is_in_memory(int folder)
 	       (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
 }
 
-static struct files *create(const struct catalog *catalog,
-			    const struct pin *pins)
+static struct file_cache *create(const struct catalog *catalog,
+				 const struct pin *pins)
 {
-	struct files *files;
+	struct file_cache *files;
 
 	files = calloc(1, sizeof(*files) +
 		       catalog->file_count * sizeof(files->slots[0]));
@@ -70,10 +70,10 @@ static struct files *create(const struct catalog *catalog,
 	return files;
 }
 
-struct files *files_create(int folder, const struct catalog *catalog,
-			   const struct pin *pins)
+struct file_cache *file_cache_create(int folder, const struct catalog *catalog,
+				     const struct pin *pins)
 {
-	struct files *files = create(catalog, pins);
+	struct file_cache *files = create(catalog, pins);
 
 	if (files) {
 		files->folder = folder;
@@ -82,11 +82,12 @@ struct files *files_create(int folder, const struct catalog *catalog,
 	return files;
 }
 
-struct files *files_create_spread(const int *folders, const uint32_t *ranks,
-				  const struct catalog *catalog,
-				  const struct pin *pins)
+struct file_cache *file_cache_create_spread(const int *folders,
+					    const uint32_t *ranks,
+					    const struct catalog *catalog,
+					    const struct pin *pins)
 {
-	struct files *files = create(catalog, pins);
+	struct file_cache *files = create(catalog, pins);
 	uint64_t i;
 
 	if (!files)
@@ -100,7 +101,7 @@ struct files *files_create_spread(const int *folders, const uint32_t *ranks,
 	return files;
 }
 
-static int folder_of(const struct files *files, uint32_t index)
+static int folder_of(const struct file_cache *files, uint32_t index)
 {
 	return files->folders ? files->folders[files->ranks[index]] :
 				files->folder;
@@ -114,7 +115,7 @@ static void close_slot(struct slot *slot)
 	atomic_fetch_sub(&open_total, 1);
 }
 
-void files_destroy(struct files *files)
+void file_cache_destroy(struct file_cache *files)
 {
 	uint64_t i;
 
@@ -138,7 +139,7 @@ static unsigned open_total_limit(void)
 }
 
 /* Close a file that nobody uses, the next one round the clock. */
-static void evict_locked(struct files *files)
+static void evict_locked(struct file_cache *files)
 {
 	uint64_t i, count = files->catalog->file_count;
 
@@ -147,7 +148,7 @@ static void evict_locked(struct files *files)
 		uint32_t idle = open_bit;
 
 		if (atomic_load(&slot->state) == idle) {
-			struct file file = slot->file;
+			struct cached_file file = slot->file;
 
 			if (!atomic_compare_exchange_strong(&slot->state,
 							    &idle, 0))
@@ -161,7 +162,8 @@ static void evict_locked(struct files *files)
 	}
 }
 
-static int open_slot(struct files *files, uint32_t index, struct file *ret)
+static int open_slot(struct file_cache *files, uint32_t index,
+		     struct cached_file *ret)
 {
 	const struct pin *pin = &files->pins[index];
 	struct stat status;
@@ -191,15 +193,16 @@ static int open_slot(struct files *files, uint32_t index, struct file *ret)
 	}
 	if (pin->size > 0)
 		map = mmap(NULL, pin->size, PROT_READ, MAP_SHARED, fd, 0);
-	*ret = (struct file){ .fd = fd, .size = pin->size,
-			      .map = map == MAP_FAILED ? NULL : map };
+	*ret = (struct cached_file){ .fd = fd,
+				     .size = pin->size,
+				     .map = map == MAP_FAILED ? NULL : map };
 	return 0;
 }
 
-static int get_slow(struct files *files, uint32_t index)
+static int get_slow(struct file_cache *files, uint32_t index)
 {
 	struct slot *slot = &files->slots[index];
-	struct file file;
+	struct cached_file file;
 	int error = 0;
 
 	pthread_mutex_lock(&files->lock);
@@ -221,8 +224,8 @@ unlock:
 	return error;
 }
 
-int files_get(struct files *files, uint32_t index, bool nowait,
-	      struct file *ret_file)
+int file_cache_get(struct file_cache *files, uint32_t index, bool nowait,
+		   struct cached_file *ret_file)
 {
 	struct slot *slot = &files->slots[index];
 	uint32_t state = atomic_load(&slot->state);
@@ -244,12 +247,12 @@ got:
 	return 0;
 }
 
-void files_put(struct files *files, uint32_t index)
+void file_cache_put(struct file_cache *files, uint32_t index)
 {
 	atomic_fetch_sub(&files->slots[index].state, 1);
 }
 
-int files_check(struct files *files, uint32_t index)
+int file_cache_check(struct file_cache *files, uint32_t index)
 {
 	struct stat status;
 	struct pin found;
@@ -263,12 +266,12 @@ int files_check(struct files *files, uint32_t index)
 	return -ESTALE;
 }
 
-bool files_is_stale(const struct files *files)
+bool file_cache_is_stale(const struct file_cache *files)
 {
 	return atomic_load(&files->stale);
 }
 
-bool files_in_memory(const struct files *files)
+bool file_cache_in_memory(const struct file_cache *files)
 {
 	return files->in_memory;
 }

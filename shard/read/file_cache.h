@@ -10,20 +10,21 @@
 #include "shard/base/io.h"
 #include "shard/catalog/catalog.h"
 
-struct files;
+struct file_cache;
 
 /* Borrows its arguments, as source_file_create. NULL: no memory. */
-struct files *files_create(int folder, const struct catalog *catalog,
-			   const struct pin *pins);
+struct file_cache *file_cache_create(int folder, const struct catalog *catalog,
+				     const struct pin *pins);
 /* Likewise, of several ranks: @folders by rank, and the rank of each file,
  * whose folder is there if it is ever got. */
-struct files *files_create_spread(const int *folders, const uint32_t *ranks,
-				  const struct catalog *catalog,
-				  const struct pin *pins);
+struct file_cache *file_cache_create_spread(const int *folders,
+					    const uint32_t *ranks,
+					    const struct catalog *catalog,
+					    const struct pin *pins);
 /* Nothing may be got any more. NULL is fine. */
-void files_destroy(struct files *files);
+void file_cache_destroy(struct file_cache *files);
 
-struct file {
+struct cached_file {
 	int fd;
 	uint64_t size;			/* bytes */
 	const unsigned char *map;	/* all of it, read-only, for the
@@ -31,21 +32,21 @@ struct file {
 };
 
 /*
- * File @index, valid until files_put. 0, or -ESTALE when it is not what its
- * pin says, -ENOENT when it was missing, -EAGAIN when @nowait and it is not
+ * File @index, valid until file_cache_put. 0, or -ESTALE when it is not what
+ * its pin says, -ENOENT when it was missing, -EAGAIN when @nowait and it is not
  * open, or what opening it gave.
  */
-int files_get(struct files *files, uint32_t index, bool nowait,
-	      struct file *ret_file);
-void files_put(struct files *files, uint32_t index);
+int file_cache_get(struct file_cache *files, uint32_t index, bool nowait,
+		   struct cached_file *ret_file);
+void file_cache_put(struct file_cache *files, uint32_t index);
 
 /* Compare file @index, which was got, with its pin. 0 or -ESTALE. */
-int files_check(struct files *files, uint32_t index);
+int file_cache_check(struct file_cache *files, uint32_t index);
 
 /* Some file was found not to be what its pin says. */
-bool files_is_stale(const struct files *files);
+bool file_cache_is_stale(const struct file_cache *files);
 
 /* The files' pages never leave memory (tmpfs): reading them never blocks. */
-bool files_in_memory(const struct files *files);
+bool file_cache_in_memory(const struct file_cache *files);
 
 #endif

@@ -7,7 +7,7 @@
 #include "shard/read/file_cache.h"
 
 struct gather {
-	const struct file *file;	/* borrowed */
+	const struct cached_file *file; /* borrowed */
 	unsigned char *target;		/* the reply's buffer */
 	unsigned char *scratch;
 	uint64_t scratch_size;		/* bytes */

@@ -27,9 +27,9 @@ enum { UNKNOWN, PLAIN, COMPLEX, BAD, STATE_MASK = 3 };
 enum { ERRNO_SHIFT = 2, ERRNO_MASK = 0xfff, MATCH_SHIFT = 16, MATCH_MASK = 7,
        UNSAID = 1 << 20 };
 
-struct layouts {
+struct item_layouts {
 	const struct catalog *catalog;	/* borrowed; const */
-	struct files *files;		/* borrowed; const */
+	struct file_cache *files; /* borrowed; const */
 	pthread_mutex_t blob_lock;	/* held while a blob is parsed */
 	_Atomic uint64_t words[];	/* one for each shard */
 };
@@ -39,7 +39,7 @@ struct question {
 	const struct plan *plan;
 	const struct catalog_shard *shard;
 	struct box box;
-	const struct file *file;
+	const struct cached_file *file;
 	struct reply *reply;
 	_Atomic uint64_t *word;
 };
@@ -109,12 +109,12 @@ static void free_word(uint64_t word)
 
 /* ---- life ---------------------------------------------------------------- */
 
-struct layouts *layouts_create(const struct catalog *catalog,
-			       struct files *files)
+struct item_layouts *item_layouts_create(const struct catalog *catalog,
+					 struct file_cache *files)
 {
-	struct layouts *layouts =
-		calloc(1, sizeof(*layouts) +
-		       catalog->shard_count * sizeof(layouts->words[0]));
+	struct item_layouts *layouts =
+		calloc(1, sizeof(*layouts) + catalog->shard_count *
+						     sizeof(layouts->words[0]));
 
 	if (!layouts)
 		return NULL;
@@ -124,7 +124,7 @@ struct layouts *layouts_create(const struct catalog *catalog,
 	return layouts;
 }
 
-void layouts_destroy(struct layouts *layouts)
+void item_layouts_destroy(struct item_layouts *layouts)
 {
 	uint64_t i;
 
@@ -138,8 +138,8 @@ void layouts_destroy(struct layouts *layouts)
 
 /* ---- items of their own -------------------------------------------------- */
 
-int layouts_item(const struct file *file, const struct catalog_shard *shard,
-		 struct input *ret)
+int item_layouts_item(const struct cached_file *file,
+		      const struct catalog_shard *shard, struct input *ret)
 {
 	if (shard->offset > file->size ||
 	    shard->size > file->size - shard->offset)
@@ -153,7 +153,7 @@ static int read_layout(const struct question *q, struct layout *ret,
 {
 	const struct catalog_shard *shard = q->shard;
 	struct input input;
-	int error = layouts_item(q->file, shard, &input);
+	int error = item_layouts_item(q->file, shard, &input);
 
 	input.failed = ret_failed;
 	if (error)
@@ -167,8 +167,8 @@ static int read_layout(const struct question *q, struct layout *ret,
 		ret->stride[0] = 1;
 		return 0;
 	}
-	error = item_layout(&input, q->plan->entry->dtype, &q->box, ret,
-			    fault);
+	error = torch_archive_layout(&input, q->plan->entry->dtype, &q->box,
+				     ret, fault);
 	if (error)
 		fault->offset += shard->offset;
 	return error;
@@ -186,7 +186,7 @@ static bool is_lasting(int error)
 	return error == -EIO || error == -EOPNOTSUPP;
 }
 
-static void say(const struct layouts *layouts, const struct question *q,
+static void say(const struct item_layouts *layouts, const struct question *q,
 		const struct fault *fault)
 {
 	q->reply->fault = *fault;
@@ -220,7 +220,7 @@ static bool is_blob(const struct question *q, int *failed)
 }
 
 /* What @blob, if it could be read, says of shard @index of @entry. */
-static uint64_t ask_blob(const struct layouts *layouts,
+static uint64_t ask_blob(const struct item_layouts *layouts,
 			 const struct catalog_entry *entry, uint64_t index,
 			 const struct blob *blob, uint64_t base)
 {
@@ -238,7 +238,7 @@ static uint64_t ask_blob(const struct layouts *layouts,
 
 /* Write the words of all shards whose item begins where that of @q does:
  * @error, or what @blob says. */
-static void fill_words(struct layouts *layouts, const struct question *q,
+static void fill_words(struct item_layouts *layouts, const struct question *q,
 		       const struct blob *blob, int error)
 {
 	const struct catalog *catalog = layouts->catalog;
@@ -264,14 +264,15 @@ static void fill_words(struct layouts *layouts, const struct question *q,
 	}
 }
 
-static int read_blob_locked(struct layouts *layouts, const struct question *q)
+static int read_blob_locked(struct item_layouts *layouts,
+			    const struct question *q)
 {
 	struct fault fault = { .error = 0 };
 	struct blob blob;
 	int failed = 0;
 	struct input input = blob_input(q, &failed);
 	int error = blob_open(&input, &blob, &fault);
-	int changed = files_check(layouts->files, q->shard->file);
+	int changed = file_cache_check(layouts->files, q->shard->file);
 
 	if (!error) {
 		if (!changed)
@@ -289,7 +290,7 @@ static int read_blob_locked(struct layouts *layouts, const struct question *q)
 }
 
 /* 0: the word is known. */
-static int learn_blob(struct layouts *layouts, const struct question *q)
+static int learn_blob(struct item_layouts *layouts, const struct question *q)
 {
 	int error = 0;
 
@@ -304,7 +305,7 @@ static int learn_blob(struct layouts *layouts, const struct question *q)
 
 /* Look at the item of a shard for the first time. 0: its word is known, by us
  * or by another thread that was faster. */
-static int learn(struct layouts *layouts, const struct question *q)
+static int learn(struct item_layouts *layouts, const struct question *q)
 {
 	struct fault fault = { .error = 0 };
 	struct layout layout;
@@ -314,7 +315,7 @@ static int learn(struct layouts *layouts, const struct question *q)
 	bool blob = is_lasting(error) && !failed && is_blob(q, &failed);
 
 	/* Bytes of a file that changed meanwhile say nothing. */
-	if (files_check(layouts->files, q->shard->file))
+	if (file_cache_check(layouts->files, q->shard->file))
 		return -ESTALE;
 	if (failed || (error && !is_lasting(error)))
 		return failed ? failed : error;
@@ -331,7 +332,7 @@ static int learn(struct layouts *layouts, const struct question *q)
 }
 
 /* What the blob of a shard says against it, once. */
-static void say_match(struct layouts *layouts, const struct question *q,
+static void say_match(struct item_layouts *layouts, const struct question *q,
 		      uint64_t known)
 {
 	const struct catalog_entry *entry = q->plan->entry;
@@ -349,9 +350,9 @@ static void say_match(struct layouts *layouts, const struct question *q,
 	say(layouts, q, &fault);
 }
 
-int layouts_get(struct layouts *layouts, const struct plan *plan,
-		uint64_t index, const struct file *file, struct reply *reply,
-		struct layout *ret)
+int item_layouts_get(struct item_layouts *layouts, const struct plan *plan,
+		     uint64_t index, const struct cached_file *file,
+		     struct reply *reply, struct layout *ret)
 {
 	struct question q = {
 		.plan = plan, .file = file, .reply = reply,

@@ -10,25 +10,25 @@
 #include "shard/read/file_cache.h"
 #include "shard/read/source.h"
 
-struct layouts;
+struct item_layouts;
 
 /* Borrows both. NULL: no memory. */
-struct layouts *layouts_create(const struct catalog *catalog,
-			       struct files *files);
+struct item_layouts *item_layouts_create(const struct catalog *catalog,
+					 struct file_cache *files);
 /* NULL is fine. */
-void layouts_destroy(struct layouts *layouts);
+void item_layouts_destroy(struct item_layouts *layouts);
 
 /*
  * The layout of shard @index of the entry of @plan, whose file is @file, got.
  * 0, or -errno as for reads; that an item is bad is said in the fault of
  * @reply, once for each.
  */
-int layouts_get(struct layouts *layouts, const struct plan *plan,
-		uint64_t index, const struct file *file, struct reply *reply,
-		struct layout *ret);
+int item_layouts_get(struct item_layouts *layouts, const struct plan *plan,
+		     uint64_t index, const struct cached_file *file,
+		     struct reply *reply, struct layout *ret);
 
 /* A stored item inside of its file, as an input; -EIO: it is not inside. */
-int layouts_item(const struct file *file, const struct catalog_shard *shard,
-		 struct input *ret);
+int item_layouts_item(const struct cached_file *file,
+		      const struct catalog_shard *shard, struct input *ret);
 
 #endif

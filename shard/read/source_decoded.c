@@ -196,8 +196,8 @@ static int read_layout(struct source_decoded *s, const struct plan *plan,
 
 	input.failed = &failed;
 	catalog_box(s->catalog, plan->entry, piece->shard, &box);
-	error = item_layout(&input, (enum dtype)plan->entry->dtype, &box, ret,
-			    &fault);
+	error = torch_archive_layout(&input, (enum dtype)plan->entry->dtype,
+				     &box, ret, &fault);
 	if (!error || failed)
 		return error;
 	if (error == -EBADMSG)
@@ -239,7 +239,7 @@ static int gather_piece(const struct plan *plan, const struct piece *piece,
 			const struct decoded *item, const struct layout *layout,
 			struct reply *reply)
 {
-	const struct file file = { .fd = item->fd, .size = item->size };
+	const struct cached_file file = { .fd = item->fd, .size = item->size };
 	struct gather gather = {
 		.file = &file, .target = reply_buffer(reply),
 		.scratch = reply_scratch(reply),

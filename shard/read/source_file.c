@@ -18,14 +18,14 @@ enum { BORROW_SIZE_MIN = 1024 };
 struct source_file {
 	struct source base;		/* first: passed as this */
 	const struct catalog *catalog;	/* borrowed; const */
-	struct files *files;		/* owned */
-	struct layouts *layouts;	/* owned */
+	struct file_cache *files; /* owned */
+	struct item_layouts *layouts; /* owned */
 };
 
 /* ---- reading ------------------------------------------------------------- */
 
 /* Are these bytes of the mapping in memory? Without @nowait, make them so. */
-static int make_resident(struct source_file *s, const struct file *file,
+static int make_resident(struct source_file *s, const struct cached_file *file,
 			 uint64_t offset, uint64_t size, bool nowait)
 {
 	const uint64_t page = 4096;
@@ -33,7 +33,7 @@ static int make_resident(struct source_file *s, const struct file *file,
 	uint64_t begin = offset & ~(page - 1), end = offset + size, i, count;
 	void *address = (void *)(file->map + begin);
 
-	if (files_in_memory(s->files))
+	if (file_cache_in_memory(s->files))
 		return 0;
 	if (!nowait) {
 		posix_fadvise(file->fd, (off_t)begin, (off_t)(end - begin),
@@ -55,7 +55,7 @@ static int make_resident(struct source_file *s, const struct file *file,
 	return 0;
 }
 
-static int borrow_extent(struct source_file *s, const struct file *file,
+static int borrow_extent(struct source_file *s, const struct cached_file *file,
 			 const struct extent *extent, struct reply *reply)
 {
 	bool dense = extent->count == 1 || extent->stride == extent->size;
@@ -86,13 +86,14 @@ static void release_file(void *context, uint64_t index)
 {
 	struct source_file *s = context;
 
-	files_check(s->files, (uint32_t)index);
-	files_put(s->files, (uint32_t)index);
+	file_cache_check(s->files, (uint32_t)index);
+	file_cache_put(s->files, (uint32_t)index);
 }
 
 static int gather_piece(struct source_file *s, const struct plan *plan,
-			const struct layout *layout, const struct file *file,
-			struct extents *extents, struct reply *reply)
+			const struct layout *layout,
+			const struct cached_file *file, struct extents *extents,
+			struct reply *reply)
 {
 	struct gather gather = {
 		.file = file, .target = reply_buffer(reply),
@@ -106,12 +107,13 @@ static int gather_piece(struct source_file *s, const struct plan *plan,
 		return -ENOMEM;
 	gather.target += reply->base;
 	/* A pread may block, on a store that is not in memory. */
-	if (reply->nowait && !files_in_memory(s->files))
+	if (reply->nowait && !file_cache_in_memory(s->files))
 		return -EAGAIN;
 	return gather_extents(&gather, extents);
 }
 
-static bool can_borrow(const struct extents *extents, const struct file *file,
+static bool can_borrow(const struct extents *extents,
+		       const struct cached_file *file,
 		       const struct layout *layout, const struct reply *reply)
 {
 	return !reply->gather && file->map && !layout->flags &&
@@ -126,23 +128,23 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 	struct extents extents;
 	struct extent extent;
 	struct layout layout;
-	struct file file;
+	struct cached_file file;
 	int error;
 
-	error = files_get(s->files, index, reply->nowait, &file);
+	error = file_cache_get(s->files, index, reply->nowait, &file);
 	if (error)
 		return error == -ENOENT ? -EIO : error;
-	error = files_check(s->files, index);
+	error = file_cache_check(s->files, index);
 	if (!error)
-		error = layouts_get(s->layouts, plan, piece->shard, &file,
-				    reply, &layout);
+		error = item_layouts_get(s->layouts, plan, piece->shard, &file,
+					 reply, &layout);
 	if (error)
 		goto put_file;
 	extents_init(&extents, plan, piece, &layout);
 	if (!can_borrow(&extents, &file, &layout, reply)) {
 		error = gather_piece(s, plan, &layout, &file, &extents, reply);
 		if (!error)
-			error = files_check(s->files, index);
+			error = file_cache_check(s->files, index);
 		goto put_file;
 	}
 	error = reply_hold(reply, release_file, s, index);
@@ -152,7 +154,7 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 		error = borrow_extent(s, &file, &extent, reply);
 	return error;
 put_file:
-	files_put(s->files, index);
+	file_cache_put(s->files, index);
 	return error;
 }
 
@@ -178,19 +180,19 @@ static void destroy(struct source *source)
 
 /* Takes @files over; NULL: it could not be made. */
 static struct source_file *create(const struct catalog *catalog,
-				  struct files *files)
+				  struct file_cache *files)
 {
 	struct source_file *s = calloc(1, sizeof(*s));
 
 	if (!s) {
-		files_destroy(files);
+		file_cache_destroy(files);
 		return NULL;
 	}
 	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
 	s->catalog = catalog;
 	s->files = files;
 	if (s->files)
-		s->layouts = layouts_create(catalog, s->files);
+		s->layouts = item_layouts_create(catalog, s->files);
 	if (!s->layouts) {
 		source_file_destroy(s);
 		return NULL;
@@ -202,7 +204,7 @@ struct source_file *source_file_create(int folder,
 				       const struct catalog *catalog,
 				       const struct pin *pins)
 {
-	return create(catalog, files_create(folder, catalog, pins));
+	return create(catalog, file_cache_create(folder, catalog, pins));
 }
 
 struct source_file *source_file_create_spread(const int *folders,
@@ -211,15 +213,15 @@ struct source_file *source_file_create_spread(const int *folders,
 					      const struct pin *pins)
 {
 	return create(catalog,
-		      files_create_spread(folders, ranks, catalog, pins));
+		      file_cache_create_spread(folders, ranks, catalog, pins));
 }
 
 void source_file_destroy(struct source_file *source)
 {
 	if (!source)
 		return;
-	layouts_destroy(source->layouts);
-	files_destroy(source->files);
+	item_layouts_destroy(source->layouts);
+	file_cache_destroy(source->files);
 	free(source);
 }
 
@@ -230,18 +232,18 @@ struct source *source_file_source(struct source_file *source)
 
 bool source_file_is_stale(const struct source_file *source)
 {
-	return files_is_stale(source->files);
+	return file_cache_is_stale(source->files);
 }
 
 int source_file_check(struct source_file *source, uint32_t index, bool nowait)
 {
-	struct file file;
-	int error = files_get(source->files, index, nowait, &file);
+	struct cached_file file;
+	int error = file_cache_get(source->files, index, nowait, &file);
 
 	if (error)
 		return error == -ENOENT ? -EIO : error;
-	error = files_check(source->files, index);
-	files_put(source->files, index);
+	error = file_cache_check(source->files, index);
+	file_cache_put(source->files, index);
 	return error;
 }
 
@@ -251,17 +253,17 @@ int source_file_item(struct source_file *source,
 		     void *context)
 {
 	struct input input;
-	struct file file;
+	struct cached_file file;
 	int error;
 
-	error = files_get(source->files, shard->file, false, &file);
+	error = file_cache_get(source->files, shard->file, false, &file);
 	if (error)
 		return error == -ENOENT ? -EIO : error;
-	error = layouts_item(&file, shard, &input);
+	error = item_layouts_item(&file, shard, &input);
 	if (!error)
 		error = use(context, &input);
-	if (files_check(source->files, shard->file))
+	if (file_cache_check(source->files, shard->file))
 		error = -ESTALE;
-	files_put(source->files, shard->file);
+	file_cache_put(source->files, shard->file);
 	return error;
 }

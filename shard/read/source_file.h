@@ -27,7 +27,7 @@ struct source_file;
 struct source_file *source_file_create(int folder,
 				       const struct catalog *catalog,
 				       const struct pin *pins);
-/* Likewise, as files_create_spread. */
+/* Likewise, as file_cache_create_spread. */
 struct source_file *source_file_create_spread(const int *folders,
 					      const uint32_t *ranks,
 					      const struct catalog *catalog,

@@ -25,7 +25,7 @@ struct span {
 	enum dtype dtype;	/* to convert to; DTYPE_UNKNOWN: as stored */
 };
 
-struct image {
+struct virtual_file {
 	atomic_uint references;
 	const struct catalog *catalog;	/* borrowed; const, like all below */
 	struct box selection;		/* of the only span; unless `whole` */
@@ -38,20 +38,21 @@ struct image {
 
 /* ---- making -------------------------------------------------------------- */
 
-static struct image *create(const struct catalog *catalog, uint64_t span_count)
+static struct virtual_file *create(const struct catalog *catalog,
+				   uint64_t span_count)
 {
-	struct image *image = NULL;
+	struct virtual_file *file = NULL;
 	size_t size;
 
 	if (!__builtin_mul_overflow(span_count, sizeof(struct span), &size) &&
-	    !__builtin_add_overflow(size, sizeof(*image), &size))
-		image = calloc(1, size);
-	if (!image)
+	    !__builtin_add_overflow(size, sizeof(*file), &size))
+		file = calloc(1, size);
+	if (!file)
 		return NULL;
-	image->references = 1;
-	image->catalog = catalog;
-	image->span_count = span_count;
-	return image;
+	file->references = 1;
+	file->catalog = catalog;
+	file->span_count = span_count;
+	return file;
 }
 
 /* The type of what is read; DTYPE_UNKNOWN: it cannot be had so. */
@@ -67,68 +68,70 @@ static enum dtype read_type(const struct catalog *catalog, uint64_t entry,
 	return convert_is_possible(stored, dtype) ? dtype : DTYPE_UNKNOWN;
 }
 
-/* An image of one span, and the type of its elements. */
-static int create_single(const struct image_origin *origin,
-			 struct image **ret_image, enum dtype *ret_type)
+/* A file of one span, and the type of its elements. */
+static int create_single(const struct virtual_file_origin *origin,
+			 struct virtual_file **ret_file, enum dtype *ret_type)
 {
-	struct image *image;
+	struct virtual_file *file;
 
 	*ret_type = read_type(origin->catalog, origin->entry, origin->dtype);
 	if (*ret_type == DTYPE_UNKNOWN)
 		return -EOPNOTSUPP;
-	image = create(origin->catalog, 1);
-	if (!image)
+	file = create(origin->catalog, 1);
+	if (!file)
 		return -ENOMEM;
-	image->selection = origin->selection;
-	image->data_size = box_volume(&origin->selection) *
-			   dtype_info(*ret_type)->size;
-	image->spans[0] = (struct span){ 0, origin->entry, *ret_type };
-	*ret_image = image;
+	file->selection = origin->selection;
+	file->data_size =
+		box_volume(&origin->selection) * dtype_info(*ret_type)->size;
+	file->spans[0] = (struct span){ 0, origin->entry, *ret_type };
+	*ret_file = file;
 	return 0;
 }
 
-int image_raw(const struct image_origin *origin, struct image **ret_image)
+int virtual_file_raw(const struct virtual_file_origin *origin,
+		     struct virtual_file **ret_file)
 {
 	enum dtype dtype;
 
-	return create_single(origin, ret_image, &dtype);
+	return create_single(origin, ret_file, &dtype);
 }
 
-int image_npy(const struct image_origin *origin, struct image **ret_image)
+int virtual_file_npy(const struct virtual_file_origin *origin,
+		     struct virtual_file **ret_file)
 {
 	char header[NPY_HEADER_MAX];
-	struct image *image;
+	struct virtual_file *file;
 	enum dtype dtype;
-	int error = create_single(origin, &image, &dtype);
+	int error = create_single(origin, &file, &dtype);
 
 	if (!error)
-		error = array_append(&image->header, header,
+		error = array_append(&file->header, header,
 				     npy_header(dtype, &origin->selection,
 						header));
 	else
 		return error;
 	if (error)
-		image_put(image);
+		virtual_file_put(file);
 	else
-		*ret_image = image;
+		*ret_file = file;
 	return error;
 }
 
-int image_safetensors_slice(const struct image_origin *origin,
-			    struct image **ret_image)
+int virtual_file_safetensors_slice(const struct virtual_file_origin *origin,
+				   struct virtual_file **ret_file)
 {
-	struct image *image;
+	struct virtual_file *file;
 	enum dtype dtype;
-	int error = create_single(origin, &image, &dtype);
+	int error = create_single(origin, &file, &dtype);
 
 	if (error)
 		return error;
 	error = safetensors_header_slice(origin->catalog, origin->entry, dtype,
-					 &origin->selection, &image->header);
+					 &origin->selection, &file->header);
 	if (error)
-		image_put(image);
+		virtual_file_put(file);
 	else
-		*ret_image = image;
+		*ret_file = file;
 	return error;
 }
 
@@ -155,7 +158,7 @@ static int compare_candidates(const void *a, const void *b)
 
 static int take_parts(struct safetensors_header *header,
 		      const struct catalog *catalog,
-		      const struct image_part *parts, uint64_t count,
+		      const struct virtual_file_part *parts, uint64_t count,
 		      struct array *candidates)
 {
 	uint64_t i;
@@ -187,14 +190,15 @@ static int take_parts(struct safetensors_header *header,
 	return error;
 }
 
-static int add_parts(struct safetensors_header *header, struct image *image,
+static int add_parts(struct safetensors_header *header,
+		     struct virtual_file *file,
 		     const struct candidate *candidates)
 {
-	const struct catalog *catalog = image->catalog;
+	const struct catalog *catalog = file->catalog;
 	uint64_t i;
 	int error = 0;
 
-	for (i = 0; i < image->span_count && !error; i++) {
+	for (i = 0; i < file->span_count && !error; i++) {
 		const struct candidate *candidate = &candidates[i];
 		struct box shape;
 		uint64_t size;
@@ -202,95 +206,97 @@ static int add_parts(struct safetensors_header *header, struct image *image,
 		catalog_shape(catalog, catalog_entry(catalog, candidate->entry),
 			      &shape);
 		size = box_volume(&shape) * dtype_info(candidate->dtype)->size;
-		image->spans[i] = (struct span){
-			image->data_size, candidate->entry, candidate->dtype,
+		file->spans[i] = (struct span){
+			file->data_size,
+			candidate->entry,
+			candidate->dtype,
 		};
 		error = safetensors_header_add(header, candidate->entry,
-			candidate->dtype, candidate->key, candidate->size,
-			image->data_size);
-		if (__builtin_add_overflow(image->data_size, size,
-					   &image->data_size) ||
-		    image->data_size > LIMIT_TENSOR_SIZE)
+					       candidate->dtype, candidate->key,
+					       candidate->size,
+					       file->data_size);
+		if (__builtin_add_overflow(file->data_size, size,
+					   &file->data_size) ||
+		    file->data_size > LIMIT_TENSOR_SIZE)
 			error = -E2BIG;
 	}
 	return error;
 }
 
-int image_safetensors(const struct catalog *catalog,
-		      const struct image_part *parts, uint64_t count,
-		      struct image **ret_image)
+int virtual_file_safetensors(const struct catalog *catalog,
+			     const struct virtual_file_part *parts,
+			     uint64_t count, struct virtual_file **ret_file)
 {
 	struct safetensors_header header = { .catalog = catalog };
 	struct array candidates = { .data = NULL };
-	struct image *image = NULL;
+	struct virtual_file *file = NULL;
 	uint64_t candidate_count;
 	int error = take_parts(&header, catalog, parts, count, &candidates);
 
 	candidate_count = candidates.size / sizeof(struct candidate);
 	if (!error) {
-		image = create(catalog, candidate_count);
-		error = image ? 0 : -ENOMEM;
+		file = create(catalog, candidate_count);
+		error = file ? 0 : -ENOMEM;
 	}
 	if (!error) {
-		image->whole = true;
+		file->whole = true;
 		if (candidate_count > 1)
 			qsort(candidates.data, candidate_count,
 			      sizeof(struct candidate), compare_candidates);
-		error = add_parts(&header, image,
-				  (const void *)candidates.data);
+		error = add_parts(&header, file, (const void *)candidates.data);
 	}
 	if (!error)
-		error = safetensors_header_finish(&header, &image->header);
+		error = safetensors_header_finish(&header, &file->header);
 	safetensors_header_clear(&header);
 	array_finish(&candidates);
 	if (error)
-		image_put(image);
+		virtual_file_put(file);
 	else
-		*ret_image = image;
+		*ret_file = file;
 	return error;
 }
 
-struct image *image_get(struct image *image)
+struct virtual_file *virtual_file_get(struct virtual_file *file)
 {
-	atomic_fetch_add(&image->references, 1);
-	return image;
+	atomic_fetch_add(&file->references, 1);
+	return file;
 }
 
-void image_put(struct image *image)
+void virtual_file_put(struct virtual_file *file)
 {
-	if (!image || atomic_fetch_sub(&image->references, 1) > 1)
+	if (!file || atomic_fetch_sub(&file->references, 1) > 1)
 		return;
-	array_finish(&image->header);
-	free(image);
+	array_finish(&file->header);
+	free(file);
 }
 
-uint64_t image_size(const struct image *image)
+uint64_t virtual_file_size(const struct virtual_file *file)
 {
-	return image->header.size + image->data_size;
+	return file->header.size + file->data_size;
 }
 
-uint64_t image_header_size(const struct image *image)
+uint64_t virtual_file_header_size(const struct virtual_file *file)
 {
-	return image->header.size;
+	return file->header.size;
 }
 
 /* ---- reading ------------------------------------------------------------- */
 
-static uint64_t span_end(const struct image *image, uint64_t index)
+static uint64_t span_end(const struct virtual_file *file, uint64_t index)
 {
-	return index + 1 < image->span_count ? image->spans[index + 1].begin :
-					       image->data_size;
+	return index + 1 < file->span_count ? file->spans[index + 1].begin :
+					      file->data_size;
 }
 
 /* The last span that begins at or before @offset: empty ones are passed. */
-static uint64_t find_span(const struct image *image, uint64_t offset)
+static uint64_t find_span(const struct virtual_file *file, uint64_t offset)
 {
-	uint64_t low = 0, high = image->span_count;
+	uint64_t low = 0, high = file->span_count;
 
 	while (high - low > 1) {
 		uint64_t middle = low + (high - low) / 2;
 
-		if (image->spans[middle].begin <= offset)
+		if (file->spans[middle].begin <= offset)
 			low = middle;
 		else
 			high = middle;
@@ -333,23 +339,26 @@ static int fill_converted(struct transfer *transfer, enum dtype to,
 }
 
 /* Bytes [@from, @to) of the span, whole elements. */
-static int fill_span(const struct image *image, uint64_t index,
+static int fill_span(const struct virtual_file *file, uint64_t index,
 		     struct source *source, uint64_t from, uint64_t to,
 		     struct reply *reply)
 {
-	const struct span *span = &image->spans[index];
+	const struct span *span = &file->spans[index];
 	const struct catalog_entry *entry =
-		catalog_entry(image->catalog, span->entry);
+		catalog_entry(file->catalog, span->entry);
 	uint64_t element = dtype_info(span->dtype)->size;
 	struct transfer transfer = {
-		.source = source, .catalog = image->catalog, .entry = entry,
-		.selection = &image->selection,
-		.offset = from, .size = to - from,
+		.source = source,
+		.catalog = file->catalog,
+		.entry = entry,
+		.selection = &file->selection,
+		.offset = from,
+		.size = to - from,
 	};
 	struct box shape;
 
-	if (image->whole) {
-		catalog_shape(image->catalog, entry, &shape);
+	if (file->whole) {
+		catalog_shape(file->catalog, entry, &shape);
 		transfer.selection = &shape;
 	}
 	if (span->dtype == (enum dtype)entry->dtype)
@@ -363,16 +372,16 @@ struct range {
 	uint64_t first;		/* span */
 };
 
-static int fill(const struct image *image, struct source *source,
+static int fill(const struct virtual_file *file, struct source *source,
 		const struct range *range, struct reply *reply)
 {
 	uint64_t i;
 	int error = 0;
 
-	for (i = range->first; i < image->span_count && !error; i++) {
-		uint64_t begin = image->spans[i].begin;
+	for (i = range->first; i < file->span_count && !error; i++) {
+		uint64_t begin = file->spans[i].begin;
 		uint64_t from = begin > range->begin ? begin : range->begin;
-		uint64_t to = span_end(image, i);
+		uint64_t to = span_end(file, i);
 
 		if (begin >= range->end)
 			break;
@@ -381,20 +390,20 @@ static int fill(const struct image *image, struct source *source,
 		if (from >= to)
 			continue;
 		reply->base = from - range->begin;
-		error = fill_span(image, i, source, from - begin, to - begin,
+		error = fill_span(file, i, source, from - begin, to - begin,
 				  reply);
 	}
 	return error;
 }
 
 /* @size > 0 bytes of the data. */
-static int read_data(const struct image *image, struct source *source,
+static int read_data(const struct virtual_file *file, struct source *source,
 		     uint64_t offset, uint64_t size, struct reply *reply)
 {
-	uint64_t end = offset + size, last = find_span(image, end - 1);
-	struct range range = { .first = find_span(image, offset) };
-	const struct span *a = &image->spans[range.first];
-	const struct span *b = &image->spans[last];
+	uint64_t end = offset + size, last = find_span(file, end - 1);
+	struct range range = { .first = find_span(file, offset) };
+	const struct span *a = &file->spans[range.first];
+	const struct span *b = &file->spans[last];
 	uint64_t element = dtype_info(b->dtype)->size;
 	bool gather = false;
 	int error;
@@ -406,7 +415,7 @@ static int read_data(const struct image *image, struct source *source,
 	for (;;) {
 		reply_begin(reply, range.end - range.begin);
 		reply->gather |= gather;
-		error = fill(image, source, &range, reply);
+		error = fill(file, source, &range, reply);
 		if (!error)
 			error = reply_finish(reply, offset - range.begin,
 					     size);
@@ -420,28 +429,28 @@ static int read_data(const struct image *image, struct source *source,
 	return error;
 }
 
-int image_read(const struct image *image, struct source *source,
-	       uint64_t offset, uint64_t size, struct reply *reply)
+int virtual_file_read(const struct virtual_file *file, struct source *source,
+		      uint64_t offset, uint64_t size, struct reply *reply)
 {
 	uint64_t from_header = 0;
 	int error = 0;
 
 	reply_begin(reply, 0);
-	if (offset < image->header.size) {
-		from_header = image->header.size - offset;
+	if (offset < file->header.size) {
+		from_header = file->header.size - offset;
 		if (from_header > size)
 			from_header = size;
 	}
 	if (size > from_header)
-		error = read_data(image, source,
-				  offset + from_header - image->header.size,
+		error = read_data(file, source,
+				  offset + from_header - file->header.size,
 				  size - from_header, reply);
 	if (error || from_header == 0)
 		return error;
 	memmove(reply->iov + 1, reply->iov,
 		reply->iov_count * sizeof(*reply->iov));
-	reply->iov[0] = (struct iovec){ image->header.data + offset,
-					from_header };
+	reply->iov[0] =
+		(struct iovec){ file->header.data + offset, from_header };
 	reply->iov_count++;
 	return 0;
 }

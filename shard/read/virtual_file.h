@@ -14,11 +14,11 @@
 
 #include "shard/read/source.h"
 
-struct image;
+struct virtual_file;
 
 /* Where bytes come from. */
-struct image_origin {
-	const struct catalog *catalog;	/* borrowed; outlives the image */
+struct virtual_file_origin {
+	const struct catalog *catalog; /* borrowed; outlives the file */
 	uint64_t entry;			/* index of the tensor or object */
 	struct box selection;		/* a part of it: geometry of the entry,
 					 * see catalog_select */
@@ -28,11 +28,13 @@ struct image_origin {
 
 /* 0, -EOPNOTSUPP when the type cannot be served or not be converted so,
  * -ENOMEM. The caller has one reference. */
-int image_raw(const struct image_origin *origin, struct image **ret_image);
-int image_npy(const struct image_origin *origin, struct image **ret_image);
+int virtual_file_raw(const struct virtual_file_origin *origin,
+		     struct virtual_file **ret_file);
+int virtual_file_npy(const struct virtual_file_origin *origin,
+		     struct virtual_file **ret_file);
 
-/* A tensor of a safetensors image. */
-struct image_part {
+/* A tensor of a safetensors file. */
+struct virtual_file_part {
 	uint64_t entry;		/* index of the tensor */
 	enum dtype dtype;	/* to convert to; DTYPE_UNKNOWN: as stored */
 	size_t key;		/* where in its name its key begins, bytes */
@@ -47,31 +49,31 @@ struct image_part {
  * "ckptfs.left_out", a JSON array.
  * 0; -E2BIG when the header is larger than the format allows; -ENOMEM.
  */
-int image_safetensors(const struct catalog *catalog,
-		      const struct image_part *parts, uint64_t count,
-		      struct image **ret_image);
+int virtual_file_safetensors(const struct catalog *catalog,
+			     const struct virtual_file_part *parts,
+			     uint64_t count, struct virtual_file **ret_file);
 
 /* A safetensors file of a part of one tensor, under its own name. When it is
  * a slice, `__metadata__` has where it lies, as DCP's shards do. */
-int image_safetensors_slice(const struct image_origin *origin,
-			    struct image **ret_image);
+int virtual_file_safetensors_slice(const struct virtual_file_origin *origin,
+				   struct virtual_file **ret_file);
 
-struct image *image_get(struct image *image);
+struct virtual_file *virtual_file_get(struct virtual_file *file);
 /* NULL is fine. */
-void image_put(struct image *image);
+void virtual_file_put(struct virtual_file *file);
 
 /* Bytes of the whole. */
-uint64_t image_size(const struct image *image);
+uint64_t virtual_file_size(const struct virtual_file *file);
 /* Where the data begins, bytes. */
-uint64_t image_header_size(const struct image *image);
+uint64_t virtual_file_header_size(const struct virtual_file *file);
 
 /*
- * Make @reply hold bytes [@offset, @offset + @size), inside of the image and
+ * Make @reply hold bytes [@offset, @offset + @size), inside of the file and
  * at most LIMIT_READ_SIZE, laid out in reply->iov until it is released. The
- * image must live as long. 0 or -errno (source.h). Thread safe for different
+ * file must live as long. 0 or -errno (source.h). Thread safe for different
  * replies.
  */
-int image_read(const struct image *image, struct source *source,
-	       uint64_t offset, uint64_t size, struct reply *reply);
+int virtual_file_read(const struct virtual_file *file, struct source *source,
+		      uint64_t offset, uint64_t size, struct reply *reply);
 
 #endif

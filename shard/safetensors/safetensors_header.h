@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The header of a safetensors file that is written: for image.c. */
+/* The header of a safetensors file that is written: for virtual_file.c. */
 #ifndef SHARD_SAFETENSORS_SAFETENSORS_HEADER_H
 #define SHARD_SAFETENSORS_SAFETENSORS_HEADER_H
 

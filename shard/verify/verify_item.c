@@ -318,7 +318,7 @@ void verify_item_join(struct verify_item *item, uint64_t part_size,
 
 /* ---- the tensor ---------------------------------------------------------- */
 
-/* What item_layout refuses, in the words of item.c. */
+/* What torch_archive_layout refuses, in the words of item.c. */
 static enum verify_kind kind_of(const struct fault *fault)
 {
 	static const struct {
@@ -350,7 +350,8 @@ int verify_item_tensor(struct verify_item *item, enum dtype dtype,
 
 	if (!item->is_open || is_unreadable(item))
 		return 0;
-	error = item_layout(&item->buffer->input, dtype, box, &layout, &fault);
+	error = torch_archive_layout(&item->buffer->input, dtype, box, &layout,
+				     &fault);
 	if (is_unreadable(item))
 		add_unreadable(item);
 	/* A tensor of a kind that cannot be served is not damaged. */

@@ -13,8 +13,8 @@
 
 enum { COUNT = 3, NONCE = 4711 };
 
-static struct bell *bells[COUNT];
-static struct bell_address addresses[COUNT];
+static struct doorbell *bells[COUNT];
+static struct doorbell_address addresses[COUNT];
 
 static int setup(void **state)
 {
@@ -22,10 +22,11 @@ static int setup(void **state)
 
 	(void)state;
 	for (i = 0; i < COUNT; i++)
-		assert_int_equal(bell_create(&bells[i], &addresses[i]), 0);
+		assert_int_equal(doorbell_create(&bells[i], &addresses[i]), 0);
 	for (i = 0; i < COUNT; i++)
-		assert_int_equal(bell_connect(bells[i], NONCE, i, addresses,
-					      COUNT), 0);
+		assert_int_equal(doorbell_connect(bells[i], NONCE, i, addresses,
+						  COUNT),
+				 0);
 	return 0;
 }
 
@@ -35,24 +36,24 @@ static int teardown(void **state)
 
 	(void)state;
 	for (i = 0; i < COUNT; i++)
-		bell_destroy(bells[i]);
+		doorbell_destroy(bells[i]);
 	return 0;
 }
 
 /* The next at @rank, which is awaited. */
-static struct bell_event next(unsigned rank)
+static struct doorbell_event next(unsigned rank)
 {
-	struct pollfd fd = { .fd = bell_fd(bells[rank]), .events = POLLIN };
-	struct bell_event event = { .rank = COUNT };
+	struct pollfd fd = { .fd = doorbell_fd(bells[rank]), .events = POLLIN };
+	struct doorbell_event event = { .rank = COUNT };
 
 	assert_int_equal(poll(&fd, 1, 5000), 1);
-	assert_true(bell_next(bells[rank], &event));
+	assert_true(doorbell_next(bells[rank], &event));
 	return event;
 }
 
-static void check_next(unsigned rank, enum bell_kind kind, unsigned from)
+static void check_next(unsigned rank, enum doorbell_kind kind, unsigned from)
 {
-	struct bell_event event = next(rank);
+	struct doorbell_event event = next(rank);
 
 	assert_int_equal(event.kind, kind);
 	assert_int_equal(event.rank, from);
@@ -60,18 +61,18 @@ static void check_next(unsigned rank, enum bell_kind kind, unsigned from)
 
 static void drain(unsigned rank)
 {
-	struct bell_event event;
+	struct doorbell_event event;
 
-	while (bell_next(bells[rank], &event))
+	while (doorbell_next(bells[rank], &event))
 		;
 }
 
 /* Both have heard from each other, at one address. */
 static void acquaint(unsigned a, unsigned b)
 {
-	bell_send(bells[a], b, BELL_PING);
-	check_next(b, BELL_PING, a);
-	check_next(a, BELL_PONG, b);
+	doorbell_send(bells[a], b, DOORBELL_PING);
+	check_next(b, DOORBELL_PING, a);
+	check_next(a, DOORBELL_PONG, b);
 	/* It came by each of the addresses. */
 	drain(b);
 	drain(a);
@@ -79,76 +80,76 @@ static void acquaint(unsigned a, unsigned b)
 
 static void rings(void **state)
 {
-	struct bell_event event;
+	struct doorbell_event event;
 
 	(void)state;
-	assert_false(bell_next(bells[1], &event));
-	assert_false(bell_is_known(bells[1], 0));
-	bell_send(bells[0], 1, BELL_RING);
-	check_next(1, BELL_RING, 0);
-	assert_true(bell_is_known(bells[1], 0));
-	assert_true(bell_ip(bells[1], 0) != 0);
-	assert_false(bell_is_known(bells[1], 2));
-	assert_false(bell_is_known(bells[0], 1));
+	assert_false(doorbell_next(bells[1], &event));
+	assert_false(doorbell_is_known(bells[1], 0));
+	doorbell_send(bells[0], 1, DOORBELL_RING);
+	check_next(1, DOORBELL_RING, 0);
+	assert_true(doorbell_is_known(bells[1], 0));
+	assert_true(doorbell_ip(bells[1], 0) != 0);
+	assert_false(doorbell_is_known(bells[1], 2));
+	assert_false(doorbell_is_known(bells[0], 1));
 	drain(1);
 	/* Where it was heard from, and nowhere else. */
 	acquaint(0, 1);
-	bell_send(bells[0], 1, BELL_RING);
-	check_next(1, BELL_RING, 0);
-	assert_false(bell_next(bells[1], &event));
+	doorbell_send(bells[0], 1, DOORBELL_RING);
+	check_next(1, DOORBELL_RING, 0);
+	assert_false(doorbell_next(bells[1], &event));
 }
 
 static void a_ping_is_answered(void **state)
 {
-	struct bell_event event;
+	struct doorbell_event event;
 
 	(void)state;
 	acquaint(0, 1);
-	bell_send(bells[0], 1, BELL_PING);
-	assert_false(bell_next(bells[0], &event));
-	check_next(1, BELL_PING, 0);
-	check_next(0, BELL_PONG, 1);
-	assert_false(bell_next(bells[1], &event));
-	assert_false(bell_next(bells[0], &event));
+	doorbell_send(bells[0], 1, DOORBELL_PING);
+	assert_false(doorbell_next(bells[0], &event));
+	check_next(1, DOORBELL_PING, 0);
+	check_next(0, DOORBELL_PONG, 1);
+	assert_false(doorbell_next(bells[1], &event));
+	assert_false(doorbell_next(bells[0], &event));
 }
 
 static void a_goodbye(void **state)
 {
 	(void)state;
-	bell_send(bells[2], 0, BELL_BYE);
-	check_next(0, BELL_BYE, 2);
+	doorbell_send(bells[2], 0, DOORBELL_BYE);
+	check_next(0, DOORBELL_BYE, 2);
 }
 
 static void who_is_gone_is_refused(void **state)
 {
 	(void)state;
 	acquaint(0, 1);
-	bell_destroy(bells[1]);
+	doorbell_destroy(bells[1]);
 	bells[1] = NULL;
-	bell_send(bells[0], 1, BELL_RING);
-	check_next(0, BELL_REFUSED, 1);
+	doorbell_send(bells[0], 1, DOORBELL_RING);
+	check_next(0, DOORBELL_REFUSED, 1);
 	/* What is sent to others goes out none the less. */
-	bell_send(bells[0], 1, BELL_RING);
-	bell_send(bells[0], 2, BELL_RING);
-	check_next(2, BELL_RING, 0);
-	check_next(0, BELL_REFUSED, 1);
+	doorbell_send(bells[0], 1, DOORBELL_RING);
+	doorbell_send(bells[0], 2, DOORBELL_RING);
+	check_next(2, DOORBELL_RING, 0);
+	check_next(0, DOORBELL_REFUSED, 1);
 }
 
 /* That port may be one of another host's with the same address. */
 static void who_was_never_heard_from_is_not_refused(void **state)
 {
-	struct bell_event event;
+	struct doorbell_event event;
 
 	(void)state;
 	acquaint(0, 2);
-	bell_destroy(bells[1]);
+	doorbell_destroy(bells[1]);
 	bells[1] = NULL;
-	bell_send(bells[0], 1, BELL_RING);
-	assert_false(bell_next(bells[0], &event));
+	doorbell_send(bells[0], 1, DOORBELL_RING);
+	assert_false(doorbell_next(bells[0], &event));
 	/* Known by another bell of this rank. */
-	bell_know(bells[0], 1, htonl(INADDR_LOOPBACK));
-	bell_send(bells[0], 1, BELL_RING);
-	check_next(0, BELL_REFUSED, 1);
+	doorbell_know(bells[0], 1, htonl(INADDR_LOOPBACK));
+	doorbell_send(bells[0], 1, DOORBELL_RING);
+	check_next(0, DOORBELL_REFUSED, 1);
 }
 
 /* ---- strangers ----------------------------------------------------------- */
@@ -182,19 +183,19 @@ static void send_bytes(const void *data, size_t size)
 static void check_ignored(struct packet packet, size_t size)
 {
 	unsigned char bytes[64] = { 0 };
-	struct bell_event event;
+	struct doorbell_event event;
 
 	memcpy(bytes, &packet, sizeof(packet));
-	send_from(bell_fd(bells[1]), bytes, size);
-	assert_false(bell_next(bells[0], &event));
-	assert_false(bell_is_known(bells[0], 1));
+	send_from(doorbell_fd(bells[1]), bytes, size);
+	assert_false(doorbell_next(bells[0], &event));
+	assert_false(doorbell_is_known(bells[0], 1));
 }
 
 static void strangers_are_ignored(void **state)
 {
-	const struct packet good = { NONCE, 1, BELL_RING };
+	const struct packet good = { NONCE, 1, DOORBELL_RING };
 	struct packet packet;
-	struct bell_event event;
+	struct doorbell_event event;
 	size_t size;
 
 	(void)state;
@@ -214,29 +215,29 @@ static void strangers_are_ignored(void **state)
 	packet = good;
 	packet.kind = 0;
 	check_ignored(packet, sizeof(packet));
-	packet.kind = BELL_REFUSED;
+	packet.kind = DOORBELL_REFUSED;
 	check_ignored(packet, sizeof(packet));
 	packet.kind = UINT32_MAX;
 	check_ignored(packet, sizeof(packet));
 	/* Of the job, but of none of its bells. */
 	send_bytes(&good, sizeof(good));
-	assert_false(bell_next(bells[0], &event));
-	assert_false(bell_is_known(bells[0], 1));
-	send_from(bell_fd(bells[1]), &good, sizeof(good));
-	check_next(0, BELL_RING, 1);
+	assert_false(doorbell_next(bells[0], &event));
+	assert_false(doorbell_is_known(bells[0], 1));
+	send_from(doorbell_fd(bells[1]), &good, sizeof(good));
+	check_next(0, DOORBELL_RING, 1);
 }
 
 /* The watcher of a rank asks from another port: what is answered tells. */
 static void a_watcher_is_answered(void **state)
 {
-	const struct packet ping = { NONCE, 1, BELL_PING };
-	struct bell_event event;
+	const struct packet ping = { NONCE, 1, DOORBELL_PING };
+	struct doorbell_event event;
 
 	(void)state;
 	send_bytes(&ping, sizeof(ping));
-	assert_false(bell_next(bells[0], &event));
-	check_next(1, BELL_PONG, 0);
-	bell_destroy(NULL);
+	assert_false(doorbell_next(bells[0], &event));
+	check_next(1, DOORBELL_PONG, 0);
+	doorbell_destroy(NULL);
 }
 
 int main(void)

@@ -10,18 +10,19 @@ static struct dice dice;
 enum { ITEMS_MAX = 300 };
 
 /* Walk over all units. */
-static void check_units(const struct sweep_item *items, uint64_t count)
+static void check_units(const struct parallel_scan_item *items, uint64_t count)
 {
-	struct sweep sweep;
+	struct parallel_scan sweep;
 	uint64_t item = 0, position = 0, unit, size = 0, i;
 
-	assert_int_equal(sweep_init(&sweep, items, count), 0);
+	assert_int_equal(parallel_scan_init(&sweep, items, count), 0);
 	for (i = 0; i < count; i++)
 		size += items[i].count * items[i].size;
 	assert_true(sweep.size == size);
 	assert_true(sweep.first[count] <= 65536 + count);
 	for (unit = 0; unit < sweep.first[count]; unit++) {
-		struct sweep_range range = sweep_range(&sweep, unit);
+		struct parallel_scan_range range =
+			parallel_scan_range(&sweep, unit);
 
 		while (position == items[item].count) {
 			item++;
@@ -42,12 +43,12 @@ static void check_units(const struct sweep_item *items, uint64_t count)
 		position = 0;
 	}
 	assert_int_equal(item, count);
-	sweep_finish(&sweep);
+	parallel_scan_finish(&sweep);
 }
 
 static void random_items(void **state)
 {
-	struct sweep_item items[ITEMS_MAX];
+	struct parallel_scan_item items[ITEMS_MAX];
 	unsigned round, i;
 
 	(void)state;
@@ -73,8 +74,9 @@ static void boundaries(void **state)
 	(void)state;
 	for (size = 1; size <= 16; size *= 2)
 		for (more = 0; more < 5; more++) {
-			struct sweep_item item = {
-				(4 * MIB) / size + more - 2, size,
+			struct parallel_scan_item item = {
+				(4 * MIB) / size + more - 2,
+				size,
 			};
 
 			check_units(&item, 1);
@@ -84,21 +86,22 @@ static void boundaries(void **state)
 /* What is kept for each unit stays small, whatever a tensor claims. */
 static void few_units_of_much(void **state)
 {
-	struct sweep_item items[3] = {
-		{ LIMIT_TENSOR_SIZE / 16, 16 }, { 3, 1 },
+	struct parallel_scan_item items[3] = {
+		{ LIMIT_TENSOR_SIZE / 16, 16 },
+		{ 3, 1 },
 		{ UINT64_C(1) << 40, 2 },
 	};
-	struct sweep sweep;
+	struct parallel_scan sweep;
 
 	(void)state;
 	check_units(items, 3);
 	/* More than 2^64 bytes together. */
 	items[1] = items[2] = items[0];
 	items[0].count *= 3;
-	assert_int_equal(sweep_init(&sweep, items, 3), 0);
+	assert_int_equal(parallel_scan_init(&sweep, items, 3), 0);
 	assert_true(sweep.size == UINT64_MAX);
 	assert_true(sweep.first[3] < 2 * 65536 + 3);
-	sweep_finish(&sweep);
+	parallel_scan_finish(&sweep);
 }
 
 int main(void)

@@ -133,7 +133,7 @@ static bool in_header(const struct header_in *header, const char *name)
 
 /* The file of @group holds the leaves @found, less @strip bytes of each
  * name. */
-static void check_image(const struct tree *tree, const struct group *group,
+static void check_image(const struct tree *tree, const struct view_group *group,
 			const bool found[MOST], size_t strip)
 {
 	struct reply *reply = reply_create();
@@ -141,14 +141,17 @@ static void check_image(const struct tree *tree, const struct group *group,
 	struct checkpoint checkpoint = { .catalog = tree->catalog,
 					 .pins = &there };
 	struct header_in header;
-	struct image *image;
+	struct virtual_file *content;
 	unsigned i, count = 0;
 
 	assert_non_null(reply);
 	assert_true(tree->catalog->file_count <= 1);
-	assert_int_equal(group_image(&checkpoint, group, false, &image), 0);
-	assert_int_equal(image_read(image, NULL, 0, image_header_size(image),
-				    reply), 0);
+	assert_int_equal(view_group_file(&checkpoint, group, false, &content),
+			 0);
+	assert_int_equal(virtual_file_read(content, NULL, 0,
+					   virtual_file_header_size(content),
+					   reply),
+			 0);
 	header_in_parse(&header, reply->iov[0].iov_base,
 			reply->iov[0].iov_len);
 	for (i = 0; i < tree->count; i++) {
@@ -158,23 +161,23 @@ static void check_image(const struct tree *tree, const struct group *group,
 					      tree->leaves[i].name + strip));
 	}
 	assert_int_equal(header.count, count);
-	assert_int_equal(image_size(image),
-			 image_header_size(image) + 8 * count);
+	assert_int_equal(virtual_file_size(content),
+			 virtual_file_header_size(content) + 8 * count);
 	header_in_free(&header);
 	reply_destroy(reply);
-	image_put(image);
+	virtual_file_put(content);
 }
 
 static bool find(const struct tree *tree, const char *name,
-		 struct group *ret_group)
+		 struct view_group *ret_group)
 {
 	struct array groups = { .data = NULL };
 	bool found;
 
-	assert_int_equal(group_list(tree->catalog, &groups), 0);
-	found = group_find_listed(tree->catalog, &groups, name, strlen(name),
-				  ret_group) ||
-		group_find(tree->catalog, name, strlen(name), ret_group);
+	assert_int_equal(view_group_list(tree->catalog, &groups), 0);
+	found = view_group_find_listed(tree->catalog, &groups, name,
+				       strlen(name), ret_group) ||
+		view_group_find(tree->catalog, name, strlen(name), ret_group);
 	array_finish(&groups);
 	return found;
 }
@@ -183,7 +186,7 @@ static bool find(const struct tree *tree, const char *name,
 static void check_file(const struct tree *tree, const char *name,
 		       const char *key)
 {
-	struct group group;
+	struct view_group group;
 	bool found[MOST];
 
 	if (!find(tree, name, &group))
@@ -197,7 +200,7 @@ static void check_file(const struct tree *tree, const char *name,
 
 static void check_none(const struct tree *tree, const char *name)
 {
-	struct group group;
+	struct view_group group;
 
 	if (find(tree, name, &group))
 		fail_msg("%s is there", name);
@@ -209,13 +212,13 @@ static void check_list(const struct tree *tree, const char *const *names)
 	struct array groups = { .data = NULL };
 	size_t i, count;
 
-	assert_int_equal(group_list(tree->catalog, &groups), 0);
-	count = groups.size / sizeof(struct group);
+	assert_int_equal(view_group_list(tree->catalog, &groups), 0);
+	count = groups.size / sizeof(struct view_group);
 	for (i = 0; i < count; i++) {
-		const struct group *group =
-			(const struct group *)(void *)groups.data + i;
+		const struct view_group *group =
+			(const struct view_group *)(void *)groups.data + i;
 		char name[NAME_ENCODED_MAX];
-		int size = group_name(tree->catalog, group, name);
+		int size = view_group_name(tree->catalog, group, name);
 
 		assert_int_equal(size, strlen(name));
 		assert_non_null(names[i]);
@@ -352,7 +355,7 @@ static void a_key_that_is_cut(void **state)
 	char encoded[NAME_ENCODED_MAX];
 	struct catalog *catalog;
 	struct fault fault;
-	struct group group;
+	struct view_group group;
 
 	(void)state;
 	memset(key, 'k', end);
@@ -365,21 +368,21 @@ static void a_key_that_is_cut(void **state)
 	catalog_out_end(builder);
 	catalog = catalog_out_finish(builder);
 	assert_true(name_encode(key, end, encoded) > LIMIT_ENCODED_SIZE);
-	assert_true(group_find(catalog, encoded, strlen(encoded), &group));
+	assert_true(view_group_find(catalog, encoded, strlen(encoded), &group));
 	assert_int_equal(group.key_size, end);
-	group_name(catalog, &group, name);
+	view_group_name(catalog, &group, name);
 	assert_string_equal(name, encoded);
-	assert_false(group_find(catalog, key, end, &group));
+	assert_false(view_group_find(catalog, key, end, &group));
 	free(catalog);
 }
 
 static void check_root(const struct tree *tree, const char *key,
 		       const char *below_key)
 {
-	struct group group;
+	struct view_group group;
 	bool found[MOST];
 
-	assert_true(group_root(tree->catalog, key, &group));
+	assert_true(view_group_root(tree->catalog, key, &group));
 	if (below_key)
 		below(tree, below_key, found);
 	else
@@ -391,7 +394,7 @@ static void check_root(const struct tree *tree, const char *key,
 static void what_transformers_should_load(void **state)
 {
 	struct tree tree = { .count = 0 }, other = { .count = 0 };
-	struct group group;
+	struct view_group group;
 
 	(void)state;
 	LEAF(&tree, 2, "model", "w");
@@ -401,29 +404,29 @@ static void what_transformers_should_load(void **state)
 	check_root(&tree, NULL, "model");
 	check_root(&tree, "app.model", "app.model");
 	check_root(&tree, "app", "app");
-	assert_false(group_root(tree.catalog, "app.mod", &group));
-	assert_false(group_root(tree.catalog, "step", &group));
-	assert_false(group_root(tree.catalog, "", &group));
+	assert_false(view_group_root(tree.catalog, "app.mod", &group));
+	assert_false(view_group_root(tree.catalog, "step", &group));
+	assert_false(view_group_root(tree.catalog, "", &group));
 	free(tree.catalog);
 	LEAF(&other, 2, "optim", "w");
 	LEAF(&other, 1, "model.embed");
 	LEAF(&other, 0, "step");
 	plant(&other);
 	check_root(&other, NULL, NULL);
-	assert_false(group_root(other.catalog, "model", &group));
+	assert_false(view_group_root(other.catalog, "model", &group));
 	free(other.catalog);
 }
 
 static void nothing_at_all(void **state)
 {
 	struct tree tree = { .count = 0 };
-	struct group group;
+	struct view_group group;
 
 	(void)state;
 	plant(&tree);
 	check_list(&tree, (const char *const[]){ NULL });
 	check_none(&tree, "model");
-	assert_false(group_root(tree.catalog, NULL, &group));
+	assert_false(view_group_root(tree.catalog, NULL, &group));
 	free(tree.catalog);
 }
 
@@ -484,19 +487,19 @@ static void check_keys(const struct tree *tree)
 static void check_listed(const struct tree *tree)
 {
 	struct array groups = { .data = NULL };
-	const struct group *group;
+	const struct view_group *group;
 	bool found[MOST];
 	size_t i;
 
-	assert_int_equal(group_list(tree->catalog, &groups), 0);
+	assert_int_equal(view_group_list(tree->catalog, &groups), 0);
 	for (i = 0; i < groups.size / sizeof(*group); i++) {
 		char name[NAME_ENCODED_MAX], key[TEXT];
-		struct group same;
+		struct view_group same;
 
-		group = (const struct group *)(void *)groups.data + i;
+		group = (const struct view_group *)(void *)groups.data + i;
 		snprintf(key, sizeof(key), "%.*s", (int)group->key_size,
 			 group->key);
-		group_name(tree->catalog, group, name);
+		view_group_name(tree->catalog, group, name);
 		if (!group->flat && is_ambiguous(tree, key))
 			continue;
 		assert_true(find(tree, name, &same));

@@ -56,7 +56,7 @@ int64_t check_owner(const struct catalog *catalog,
 	return i;
 }
 
-/* ---- files, shards ---------------------------------------------------------- */
+/* ---- files, shards ------------------------------------------------------- */
 
 static void check_files(const struct catalog *catalog)
 {
@@ -195,7 +195,7 @@ static void check_tiling(const struct entry_at *e, const struct box *shape,
 	CHECK(holes == !!(e->entry->flags & CATALOG_HOLES));
 }
 
-/* ---- plans ------------------------------------------------------------------ */
+/* ---- plans --------------------------------------------------------------- */
 
 struct paint {
 	const struct plan *plan;
@@ -288,7 +288,7 @@ static void check_plans(const struct entry_at *e, const struct box *shape,
 	check_plan(e, &part, volume / 2, volume);
 }
 
-/* ---- text ------------------------------------------------------------------- */
+/* ---- text ---------------------------------------------------------------- */
 
 /* JSON on one line, in UTF-8; the library looks at that only roughly. */
 static struct json_object *parse(const struct array *text)
@@ -349,7 +349,7 @@ static void check_attribute(const struct entry_at *e)
 	array_finish(&text);
 }
 
-/* ---- entries ---------------------------------------------------------------- */
+/* ---- entries ------------------------------------------------------------- */
 
 static void check_tensor(const struct entry_at *e, uint64_t index)
 {

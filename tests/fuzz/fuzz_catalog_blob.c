@@ -86,16 +86,17 @@ static void check_inside(const struct box *box, const struct box *whole)
 
 static void check_images(const struct entry_at *e, const struct box *selection)
 {
-	struct image_origin origin = {
-		.catalog = e->catalog, .entry = e->index,
+	struct virtual_file_origin origin = {
+		.catalog = e->catalog,
+		.entry = e->index,
 		.selection = *selection,
 	};
-	struct image *image;
+	struct virtual_file *content;
 
-	if (image_npy(&origin, &image) == 0)
-		image_put(image);
-	if (image_safetensors_slice(&origin, &image) == 0)
-		image_put(image);
+	if (virtual_file_npy(&origin, &content) == 0)
+		virtual_file_put(content);
+	if (virtual_file_safetensors_slice(&origin, &content) == 0)
+		virtual_file_put(content);
 }
 
 /* A part of the written shape: from 1 / @begin to 1 / @end before the end. */

@@ -26,7 +26,7 @@ static const char *const file_names[] = { ".metadata", "__0_0.distcp" };
 enum { SEPARATOR_SIZE = sizeof(separator) - 1, READ_MAX = 4096,
        DECODED_MAX = 1 << 20 };
 
-/* ---- the folder ------------------------------------------------------------- */
+/* ---- the folder ---------------------------------------------------------- */
 
 static char folder_path[PATH_MAX];
 static int folder = -1;
@@ -63,7 +63,7 @@ static void write_file(const char *name, const uint8_t *data, size_t size)
 	close(fd);
 }
 
-/* ---- what must be read --------------------------------------------------------- */
+/* ---- what must be read --------------------------------------------------- */
 
 struct subject {
 	const struct checkpoint *checkpoint;
@@ -141,8 +141,8 @@ static int find_layout(const struct subject *s, uint64_t index,
 	input = input_memory(s->data + shard->offset, shard->size);
 	input.base = shard->offset;
 	catalog_box(catalog, s->entry, index, &box);
-	error = item_layout(&input, (enum dtype)s->entry->dtype, &box, ret,
-			    NULL);
+	error = torch_archive_layout(&input, (enum dtype)s->entry->dtype, &box,
+				     ret, NULL);
 	return error ? find_in_blob(s, shard, &box, error, ret) : 0;
 }
 
@@ -217,7 +217,7 @@ static int expect_element(const struct subject *s, const struct box *selection,
 	return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 static void check_bytes(const struct subject *s, const struct transfer *t,
 			const struct reply *reply)
@@ -299,8 +299,8 @@ static int show_object(void *context, const struct input *input)
 	struct array text = { .data = NULL };
 	struct pickle pickle;
 	void *data;
-	int error = item_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data, &pickle,
-				NULL);
+	int error = torch_archive_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data,
+					 &pickle, NULL);
 
 	(void)context;
 	if (error)

@@ -161,11 +161,11 @@ static struct engine *make_engine(void)
 	};
 	struct engine_options options = { .transport = &transport,
 					  .deadline_ms = 1000 };
-	struct bell_address addresses[2] = { { .port = 0 } };
+	struct doorbell_address addresses[2] = { { .port = 0 } };
 	struct engine *engine;
 
-	CHECK(bell_create(&options.bell, &addresses[0]) == 0);
-	CHECK(bell_connect(options.bell, 1, 0, addresses, 2) == 0);
+	CHECK(doorbell_create(&options.bell, &addresses[0]) == 0);
+	CHECK(doorbell_connect(options.bell, 1, 0, addresses, 2) == 0);
 	CHECK(engine_create(&options, &engine) == 0);
 	return engine;
 }

@@ -15,7 +15,7 @@
 enum { AXES_MAX = 6, HEAD_SIZE = 4 + AXES_MAX, BASE = 1 << 20 };
 enum { FORM_ITEM, FORM_PICKLE, FORM_COUNT };
 
-/* ---- an archive around a pickle ---------------------------------------------- */
+/* ---- an archive around a pickle ------------------------------------------ */
 
 struct writer {
 	unsigned char *data;
@@ -101,7 +101,7 @@ static struct writer make_item(const uint8_t *pickle, size_t size,
 	return w;
 }
 
-/* ---- checks ------------------------------------------------------------------ */
+/* ---- checks -------------------------------------------------------------- */
 
 /* All of @shard's elements lie inside of the item. */
 static void check_layout(const struct layout *layout, const struct box *shard,
@@ -138,7 +138,8 @@ static int run_layout(const void *data, size_t size, enum dtype dtype,
 	int error;
 
 	guarded.input.base = BASE;
-	error = item_layout(&guarded.input, dtype, shard, &layout, &fault);
+	error = torch_archive_layout(&guarded.input, dtype, shard, &layout,
+				     &fault);
 	if (error)
 		check_fault(&fault, error);
 	else
@@ -153,8 +154,9 @@ static void run_pickle(const void *data, size_t size)
 	struct fault fault = { .error = 0 };
 	struct pickle pickle;
 	void *text;
-	int error = item_pickle(&guarded.input, LIMIT_OBJECT_PICKLE_SIZE, &text,
-				&pickle, &fault);
+	int error = torch_archive_pickle(&guarded.input,
+					 LIMIT_OBJECT_PICKLE_SIZE, &text,
+					 &pickle, &fault);
 
 	if (error) {
 		check_fault(&fault, error);

@@ -123,7 +123,8 @@ struct engine_request *ranks_take(struct ranks *ranks, unsigned rank)
 
 /* ---- life ---------------------------------------------------------------- */
 
-static void start_rank(struct rank *rank, const struct bell_address *addresses)
+static void start_rank(struct rank *rank,
+		       const struct doorbell_address *addresses)
 {
 	const struct ranks_options *options = &rank->ranks->options;
 	struct engine_options engine = {
@@ -134,8 +135,9 @@ static void start_rank(struct rank *rank, const struct bell_address *addresses)
 	};
 	unsigned i;
 
-	assert_int_equal(bell_connect(rank->bell, 4711, rank->rank, addresses,
-				      options->count), 0);
+	assert_int_equal(doorbell_connect(rank->bell, 4711, rank->rank,
+					  addresses, options->count),
+			 0);
 	assert_int_equal(engine_create(&engine, &rank->engine), 0);
 	assert_int_equal(pthread_create(&rank->thread, NULL, run_engine, rank),
 			 0);
@@ -147,7 +149,7 @@ static void start_rank(struct rank *rank, const struct bell_address *addresses)
 
 void ranks_start(struct ranks *ranks, const struct ranks_options *options)
 {
-	struct bell_address addresses[RANKS_MAX];
+	struct doorbell_address addresses[RANKS_MAX];
 	pthread_condattr_t monotonic;
 	unsigned i;
 
@@ -165,7 +167,8 @@ void ranks_start(struct ranks *ranks, const struct ranks_options *options)
 		rank->ranks = ranks;
 		rank->rank = i;
 		rank->queue_end = &rank->queue;
-		assert_int_equal(bell_create(&rank->bell, &addresses[i]), 0);
+		assert_int_equal(doorbell_create(&rank->bell, &addresses[i]),
+				 0);
 	}
 	for (i = 0; i < options->count; i++)
 		start_rank(&ranks->rank[i], addresses);
@@ -238,7 +241,7 @@ void ranks_kill(struct ranks *ranks, unsigned rank)
 	ranks_pause(ranks, rank);
 	assert_true(other >= 0);
 	/* Its thread does not use the descriptor just now. */
-	assert_true(dup2(other, bell_fd(ranks->rank[rank].bell)) >= 0);
+	assert_true(dup2(other, doorbell_fd(ranks->rank[rank].bell)) >= 0);
 	close(other);
 }
 

@@ -31,7 +31,7 @@ struct rank {
 	struct ranks *ranks;
 	unsigned rank;
 	struct engine *engine;
-	struct bell *bell;		/* the engine's */
+	struct doorbell *bell; /* the engine's */
 	pthread_t thread, workers[RANKS_WORKERS];
 	bool running;			/* the engine's thread; the test's */
 	/* Guarded by the lock of all: */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tile_check against counting how often each element is covered. */
+/* tiling_check against counting how often each element is covered. */
 #include "support/test.h"
 #include "support/world.h"
 
@@ -23,7 +23,7 @@ static bool holds(const struct box *box, const uint64_t *index)
 	return true;
 }
 
-/* Boxes as tile_check takes them; the caller frees @numbers. */
+/* Boxes as tiling_check takes them; the caller frees @numbers. */
 static struct tile make_tile(const struct box *whole, const struct box *boxes,
 			     uint64_t count)
 {
@@ -40,20 +40,20 @@ static struct tile make_tile(const struct box *whole, const struct box *boxes,
 	return (struct tile){ whole, numbers, count };
 }
 
-/* What tile_check says of @boxes, and what is expected of its return. */
-static struct tile_result run(const struct box *whole, const struct box *boxes,
-			      uint64_t count, int error)
+/* What tiling_check says of @boxes, and what is expected of its return. */
+static struct tiling_result
+run(const struct box *whole, const struct box *boxes, uint64_t count, int error)
 {
 	struct tile tile = make_tile(whole, boxes, count);
-	struct tile_result result = { .holes = NULL };
+	struct tiling_result result = { .holes = NULL };
 
-	assert_int_equal(tile_check(&tile, &result), error);
+	assert_int_equal(tiling_check(&tile, &result), error);
 	free((void *)(uintptr_t)tile.numbers);
 	return result;
 }
 
 static void check_element(const struct box *boxes, unsigned count,
-			  const struct tile_result *result,
+			  const struct tiling_result *result,
 			  const uint64_t *index, bool *overlap)
 {
 	unsigned covered = 0, holes = 0;
@@ -71,7 +71,7 @@ static void check_world(struct world *world)
 {
 	uint64_t index[LIMIT_NDIM] = { 0 };
 	struct box boxes[WORLD_PARTS];
-	struct tile_result result;
+	struct tiling_result result;
 	bool overlap = false;
 	unsigned i, count = 0;
 
@@ -108,7 +108,7 @@ static void random_tilings(void **state)
 static void nothing_leaves_one_hole(void **state)
 {
 	const struct box whole = { 2, { 0 }, { 3, 4 } };
-	struct tile_result result = run(&whole, NULL, 0, 0);
+	struct tiling_result result = run(&whole, NULL, 0, 0);
 
 	(void)state;
 	assert_false(result.overlap);
@@ -121,7 +121,7 @@ static void nothing_leaves_one_hole(void **state)
 static void empty_tensor_has_no_holes(void **state)
 {
 	const struct box whole = { 2, { 0 }, { 0, 4 } };
-	struct tile_result result = run(&whole, NULL, 0, 0);
+	struct tiling_result result = run(&whole, NULL, 0, 0);
 
 	(void)state;
 	assert_int_equal(result.hole_count, 0);
@@ -136,7 +136,7 @@ static void scalars(void **state)
 
 	(void)state;
 	for (count = 0; count <= 2; count++) {
-		struct tile_result result = run(&whole, twice, count, 0);
+		struct tiling_result result = run(&whole, twice, count, 0);
 
 		assert_int_equal(result.hole_count, count == 0);
 		assert_int_equal(result.overlap, count == 2);
@@ -151,7 +151,7 @@ static void holes_are_listed_up_to_a_limit(void **state)
 	const struct box few = { 1, { 0 }, { 2 * LIMIT_HOLES } };
 	const struct box many = { 1, { 0 }, { 4 * LIMIT_HOLES } };
 	static struct box boxes[2 * LIMIT_HOLES];
-	struct tile_result result;
+	struct tiling_result result;
 	unsigned i;
 
 	(void)state;
@@ -195,7 +195,7 @@ static void meshes_are_cheap(void **state)
 {
 	const struct box whole = { 2, { 0 }, { 900, 600 } };
 	struct box *boxes = calloc(90000, sizeof(*boxes));
-	struct tile_result result;
+	struct tiling_result result;
 	unsigned i;
 
 	(void)state;

@@ -181,8 +181,8 @@ static int object_text(void *context, const struct input *input)
 	struct pickle pickle;
 	struct fault fault;
 	void *data;
-	int error = item_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data,
-				&pickle, &fault);
+	int error = torch_archive_pickle(input, LIMIT_OBJECT_PICKLE_SIZE, &data,
+					 &pickle, &fault);
 
 	if (error)
 		return error;

@@ -21,7 +21,7 @@ static int read_item(const struct array *item, enum dtype dtype,
 	int error;
 
 	input.base = BASE;
-	error = item_layout(&input, dtype, shard, layout, &fault);
+	error = torch_archive_layout(&input, dtype, shard, layout, &fault);
 	if (error)
 		print_error("byte %llu: %s %s\n",
 			    (unsigned long long)fault.offset, fault.reason,
@@ -251,12 +251,14 @@ static void pickle_of_an_object(void **state)
 	PUT(&pickle, "\x80\2K\x2a.");
 	item_out_archive(&item, &pickle, &spec);
 	input = input_memory(item.data, item.size);
-	assert_int_equal(item_pickle(&input, 5, &data, &parsed, &fault), 0);
+	assert_int_equal(
+		torch_archive_pickle(&input, 5, &data, &parsed, &fault), 0);
 	assert_true(pickle_int(&parsed, parsed.root, &number));
 	assert_int_equal(number, 42);
 	pickle_finish(&parsed);
 	free(data);
-	assert_int_equal(item_pickle(&input, 4, &data, &parsed, &fault),
+	assert_int_equal(torch_archive_pickle(&input, 4, &data, &parsed,
+					      &fault),
 			 -E2BIG);
 	array_finish(&pickle);
 	array_finish(&item);

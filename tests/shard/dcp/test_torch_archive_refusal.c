@@ -21,7 +21,8 @@ static void check(const struct array *item, int error, const char *reason)
 	struct input input = input_memory(item->data, item->size);
 	struct fault fault = { .reason = NULL };
 	struct layout layout;
-	int found = item_layout(&input, DTYPE_F32, &shard, &layout, &fault);
+	int found = torch_archive_layout(&input, DTYPE_F32, &shard, &layout,
+					 &fault);
 
 	if (found != error || fault.error != error || !fault.reason ||
 	    !strstr(fault.reason, reason))
@@ -175,8 +176,9 @@ static void name_of_the_unknown_form_is_said(void **state)
 	put_bytes(&data, pickle, sizeof(pickle) - 1);
 	item_out_archive(&item, &data, &spec);
 	input = input_memory(item.data, item.size);
-	assert_int_equal(item_layout(&input, DTYPE_F32, &shard, &layout,
-				     &fault), -EOPNOTSUPP);
+	assert_int_equal(torch_archive_layout(&input, DTYPE_F32, &shard,
+					      &layout, &fault),
+			 -EOPNOTSUPP);
 	assert_string_equal(fault.detail, "Float8Tensor");
 	assert_memory_equal(item.data + fault.offset, "ctorchao", 8);
 	array_finish(&data);
@@ -298,13 +300,15 @@ static void pickle_that_does_not_match_its_checksum(void **state)
 	spec.checked = true;
 	item_out(&item, &spec);
 	input = input_memory(item.data, item.size);
-	assert_int_equal(item_layout(&input, DTYPE_F32, &box, &layout,
-				     &fault), 0);
+	assert_int_equal(torch_archive_layout(&input, DTYPE_F32, &box, &layout,
+					      &fault),
+			 0);
 	strides = memmem(item.data, item.size, "(K\4K\1t", 6);
 	assert_non_null(strides);
 	strides[2] = 1;
-	assert_int_equal(item_layout(&input, DTYPE_F32, &box, &layout,
-				     &fault), -EIO);
+	assert_int_equal(torch_archive_layout(&input, DTYPE_F32, &box, &layout,
+					      &fault),
+			 -EIO);
 	assert_non_null(strstr(fault.reason, "checksum"));
 	array_finish(&item);
 }
@@ -336,7 +340,8 @@ static void random_damage(void **state)
 			data[dice_below(&dice, item.size)] =
 				(char)dice_any(&dice);
 		input = input_memory(data, item.size);
-		error = item_layout(&input, DTYPE_C64, &box, &layout, &fault);
+		error = torch_archive_layout(&input, DTYPE_C64, &box, &layout,
+					     &fault);
 		if (error)
 			assert_int_equal(fault.error, error);
 		else

@@ -20,7 +20,7 @@ enum { COUNT = 40, LIMIT = 32 };
 static struct test_folder folder;
 static struct catalog *catalog;
 static struct pin pins[COUNT];
-static struct files *files;
+static struct file_cache *files;
 
 static void name_of(unsigned index, char name[16])
 {
@@ -51,14 +51,14 @@ static int setup(void **state)
 		pins[i] = pin_from_stat(&status);
 	}
 	catalog = catalog_out_finish(builder);
-	files = files_create(folder.fd, catalog, pins);
+	files = file_cache_create(folder.fd, catalog, pins);
 	return files ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	files_destroy(files);
+	file_cache_destroy(files);
 	free(catalog);
 	folder_remove(&folder);
 	return 0;
@@ -66,57 +66,57 @@ static int teardown(void **state)
 
 static void file_and_its_mapping(void **state)
 {
-	struct file file;
+	struct cached_file file;
 	char data[7], expected[7];
 
 	(void)state;
 	memset(expected, 7, 7);
-	assert_int_equal(files_get(files, 7, false, &file), 0);
+	assert_int_equal(file_cache_get(files, 7, false, &file), 0);
 	assert_int_equal(file.size, 7);
 	assert_non_null(file.map);
 	assert_memory_equal(file.map, expected, 7);
 	assert_int_equal(io_read(file.fd, data, 7, 0), 0);
 	assert_memory_equal(data, expected, 7);
-	assert_int_equal(files_check(files, 7), 0);
-	files_put(files, 7);
+	assert_int_equal(file_cache_check(files, 7), 0);
+	file_cache_put(files, 7);
 	/* Nothing can be mapped of an empty one. */
-	assert_int_equal(files_get(files, 0, false, &file), 0);
+	assert_int_equal(file_cache_get(files, 0, false, &file), 0);
 	assert_int_equal(file.size, 0);
-	files_put(files, 0);
+	file_cache_put(files, 0);
 }
 
 static void nowait_takes_only_what_is_open(void **state)
 {
-	struct file file;
+	struct cached_file file;
 
 	(void)state;
-	assert_int_equal(files_get(files, 3, true, &file), -EAGAIN);
-	assert_int_equal(files_get(files, 3, false, &file), 0);
-	files_put(files, 3);
-	assert_int_equal(files_get(files, 3, true, &file), 0);
-	files_put(files, 3);
+	assert_int_equal(file_cache_get(files, 3, true, &file), -EAGAIN);
+	assert_int_equal(file_cache_get(files, 3, false, &file), 0);
+	file_cache_put(files, 3);
+	assert_int_equal(file_cache_get(files, 3, true, &file), 0);
+	file_cache_put(files, 3);
 }
 
 static void missing_file(void **state)
 {
-	struct file file;
+	struct cached_file file;
 
 	(void)state;
 	pins[5] = (struct pin){ .inode = 0 };
-	assert_int_equal(files_get(files, 5, false, &file), -ENOENT);
-	assert_false(files_is_stale(files));
-	assert_int_equal(files_get(files, 6, false, &file), 0);
-	files_put(files, 6);
+	assert_int_equal(file_cache_get(files, 5, false, &file), -ENOENT);
+	assert_false(file_cache_is_stale(files));
+	assert_int_equal(file_cache_get(files, 6, false, &file), 0);
+	file_cache_put(files, 6);
 }
 
 /* Nothing is handed out any more, not even what did not change. */
 static void check_stale(unsigned index)
 {
-	struct file file;
+	struct cached_file file;
 
-	assert_int_equal(files_get(files, index, false, &file), -ESTALE);
-	assert_true(files_is_stale(files));
-	assert_int_equal(files_get(files, 20, false, &file), -ESTALE);
+	assert_int_equal(file_cache_get(files, index, false, &file), -ESTALE);
+	assert_true(file_cache_is_stale(files));
+	assert_int_equal(file_cache_get(files, 20, false, &file), -ESTALE);
 }
 
 static void changed_before_it_is_opened(void **state)
@@ -128,13 +128,13 @@ static void changed_before_it_is_opened(void **state)
 
 static void changed_while_it_is_open(void **state)
 {
-	struct file file;
+	struct cached_file file;
 
 	(void)state;
-	assert_int_equal(files_get(files, 5, false, &file), 0);
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
 	folder_poke(&folder, "file5", 0, 'x');
-	assert_int_equal(files_check(files, 5), -ESTALE);
-	files_put(files, 5);
+	assert_int_equal(file_cache_check(files, 5), -ESTALE);
+	file_cache_put(files, 5);
 	check_stale(5);
 }
 
@@ -173,7 +173,7 @@ static void replaced_by_a_link_to_elsewhere(void **state)
 static void idle_files_are_closed(void **state)
 {
 	struct rlimit limit, old;
-	struct file file, held;
+	struct cached_file file, held;
 	unsigned before = folder_count_descriptors(), round, i;
 
 	(void)state;
@@ -181,29 +181,29 @@ static void idle_files_are_closed(void **state)
 	limit = old;
 	limit.rlim_cur = LIMIT;
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	assert_int_equal(files_get(files, 1, false, &held), 0);
+	assert_int_equal(file_cache_get(files, 1, false, &held), 0);
 	for (round = 0; round < 3; round++)
 		for (i = 0; i < COUNT; i++) {
-			assert_int_equal(files_get(files, i, false, &file),
+			assert_int_equal(file_cache_get(files, i, false, &file),
 					 0);
 			assert_int_equal(file.size, i);
 			if (i > 0)
 				assert_int_equal(file.map[0], i);
-			files_put(files, i);
+			file_cache_put(files, i);
 			assert_true(folder_count_descriptors() - before <=
 				    LIMIT / 2 + 1);
 		}
 	/* The one that is used was left alone. */
 	assert_int_equal(held.map[0], 1);
-	assert_int_equal(files_check(files, 1), 0);
-	files_put(files, 1);
+	assert_int_equal(file_cache_check(files, 1), 0);
+	file_cache_put(files, 1);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
 
 static void no_descriptor_left(void **state)
 {
 	struct rlimit limit, old;
-	struct file file;
+	struct cached_file file;
 	unsigned i;
 
 	(void)state;
@@ -211,16 +211,16 @@ static void no_descriptor_left(void **state)
 	limit = old;
 	limit.rlim_cur = folder_count_descriptors() - 2;
 	for (i = 0; i < 6; i++)
-		assert_int_equal(files_get(files, i, false, &file), 0);
+		assert_int_equal(file_cache_get(files, i, false, &file), 0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	assert_int_equal(files_get(files, 30, false, &file), -EMFILE);
+	assert_int_equal(file_cache_get(files, 30, false, &file), -EMFILE);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	/* It says nothing about the file. */
-	assert_false(files_is_stale(files));
-	assert_int_equal(files_get(files, 30, false, &file), 0);
-	files_put(files, 30);
+	assert_false(file_cache_is_stale(files));
+	assert_int_equal(file_cache_get(files, 30, false, &file), 0);
+	file_cache_put(files, 30);
 	for (i = 0; i < 6; i++)
-		files_put(files, i);
+		file_cache_put(files, i);
 }
 
 static void *use_files(void *argument)
@@ -231,14 +231,14 @@ static void *use_files(void *argument)
 
 	for (i = 0; i < 3000; i++) {
 		uint32_t index = 1 + (uint32_t)dice_below(&dice, COUNT - 1);
-		struct file file;
+		struct cached_file file;
 
-		if (files_get(files, index, false, &file)) {
+		if (file_cache_get(files, index, false, &file)) {
 			wrong++;
 			continue;
 		}
 		wrong += file.size != index || file.map[index - 1] != index;
-		files_put(files, index);
+		file_cache_put(files, index);
 	}
 	return (void *)wrong;
 }

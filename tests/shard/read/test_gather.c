@@ -18,7 +18,7 @@ enum { FILE_SIZE = 1 << 20, SCRATCH_SIZE = 1 << 16 };
 static struct dice dice;
 static struct test_folder folder;
 static unsigned char *content;
-static struct file file;
+static struct cached_file file;
 
 static int setup(void **state)
 {

@@ -55,12 +55,13 @@ static uint64_t reply_total(const struct reply *reply)
 	return total;
 }
 
-static void check_range(const struct image *image, struct source *source,
-			struct reply *reply, const struct array *file,
-			uint64_t offset, uint64_t size)
+static void check_range(const struct virtual_file *content,
+			struct source *source, struct reply *reply,
+			const struct array *file, uint64_t offset,
+			uint64_t size)
 {
 	unsigned char *found = malloc(size + 1);
-	int error = image_read(image, source, offset, size, reply);
+	int error = virtual_file_read(content, source, offset, size, reply);
 
 	assert_non_null(found);
 	if (error)
@@ -76,16 +77,17 @@ static void check_range(const struct image *image, struct source *source,
 }
 
 /* Anywhere, and around the end of the header and of the file. */
-static void check_ranges(const struct image *image, struct gallery *gallery,
-			 const struct array *file, unsigned count)
+static void check_ranges(const struct virtual_file *content,
+			 struct gallery *gallery, const struct array *file,
+			 unsigned count)
 {
-	uint64_t header = image_header_size(image);
+	uint64_t header = virtual_file_header_size(content);
 	struct source *source = gallery_source(gallery);
 	struct reply *reply = reply_create();
 	uint64_t offset, size;
 
 	assert_non_null(reply);
-	assert_int_equal(image_size(image), file->size);
+	assert_int_equal(virtual_file_size(content), file->size);
 	while (count-- > 0) {
 		offset = dice_below(&dice, file->size + 1);
 		if (dice_chance(&dice, 20))
@@ -96,23 +98,23 @@ static void check_ranges(const struct image *image, struct gallery *gallery,
 			size = dice_below(&dice, 40);
 		if (size > LIMIT_READ_SIZE)
 			size = LIMIT_READ_SIZE;
-		check_range(image, source, reply, file, offset, size);
+		check_range(content, source, reply, file, offset, size);
 	}
 	for (offset = 0; offset < file->size; offset += size) {
 		size = file->size - offset;
 		if (size > LIMIT_READ_SIZE)
 			size = LIMIT_READ_SIZE;
-		check_range(image, source, reply, file, offset, size);
+		check_range(content, source, reply, file, offset, size);
 	}
 	reply_destroy(reply);
 	assert_int_equal(gallery->shelf.held, 0);
 }
 
 /* The header as it is read, which is all of @file so far. */
-static void read_header(const struct image *image, struct gallery *gallery,
-			struct array *file)
+static void read_header(const struct virtual_file *content,
+			struct gallery *gallery, struct array *file)
 {
-	uint64_t size = image_header_size(image), done, part;
+	uint64_t size = virtual_file_header_size(content), done, part;
 	struct reply *reply = reply_create();
 
 	assert_non_null(reply);
@@ -123,8 +125,10 @@ static void read_header(const struct image *image, struct gallery *gallery,
 						       LIMIT_READ_SIZE;
 		room = array_add(file, part);
 		assert_non_null(room);
-		assert_int_equal(image_read(image, gallery_source(gallery),
-					    done, part, reply), 0);
+		assert_int_equal(virtual_file_read(content,
+						   gallery_source(gallery),
+						   done, part, reply),
+				 0);
 		assert_int_equal(reply_total(reply), part);
 		copy_reply(reply, room);
 	}
@@ -138,7 +142,7 @@ enum { MOST = 12 };
 struct scene {
 	struct gallery gallery;
 	struct world worlds[MOST];
-	struct image_part parts[MOST];
+	struct virtual_file_part parts[MOST];
 	uint64_t part_count;
 };
 
@@ -163,7 +167,7 @@ static void pick_parts(struct scene *scene)
 	uint64_t i, j;
 
 	for (i = 0; i < scene->gallery.count; i++) {
-		struct image_part part = { .entry = i, .key = 2 };
+		struct virtual_file_part part = { .entry = i, .key = 2 };
 		enum dtype to = targets[dice_below(&dice, COUNT_OF(targets))];
 
 		if (dice_chance(&dice, 10))
@@ -198,7 +202,7 @@ static void free_scene(struct scene *scene)
 }
 
 static enum dtype type_of(const struct scene *scene,
-			  const struct image_part *part)
+			  const struct virtual_file_part *part)
 {
 	return part->dtype ? part->dtype : scene->worlds[part->entry].dtype;
 }
@@ -209,7 +213,7 @@ static void append_tensor(const struct scene *scene,
 			  const struct header_tensor *tensor,
 			  struct array *file)
 {
-	const struct image_part *part = NULL;
+	const struct virtual_file_part *part = NULL;
 	const struct box *shape;
 	uint64_t i, before = file->size;
 
@@ -256,7 +260,7 @@ static uint64_t check_left_out(const struct scene *scene,
 	uint64_t i, count = 0;
 
 	for (i = 0; i < scene->part_count; i++) {
-		const struct image_part *part = &scene->parts[i];
+		const struct virtual_file_part *part = &scene->parts[i];
 		const struct catalog_entry *entry =
 			catalog_entry(scene->gallery.catalog, part->entry);
 
@@ -281,13 +285,14 @@ static void check_scene(struct scene *scene, unsigned ranges)
 {
 	struct array file = { .data = NULL };
 	struct header_in header;
-	struct image *image;
+	struct virtual_file *content;
 	uint64_t i;
 
-	assert_int_equal(image_safetensors(scene->gallery.catalog,
-					   scene->parts, scene->part_count,
-					   &image), 0);
-	read_header(image, &scene->gallery, &file);
+	assert_int_equal(virtual_file_safetensors(scene->gallery.catalog,
+						  scene->parts,
+						  scene->part_count, &content),
+			 0);
+	read_header(content, &scene->gallery, &file);
 	header_in_parse(&header, file.data, file.size);
 	assert_int_equal(header.size, file.size);
 	assert_int_equal(header.size % 4096, 0);
@@ -297,9 +302,9 @@ static void check_scene(struct scene *scene, unsigned ranges)
 	check_order(&header);
 	for (i = 0; i < header.count; i++)
 		append_tensor(scene, &header.tensors[i], &file);
-	check_ranges(image, &scene->gallery, &file, ranges);
+	check_ranges(content, &scene->gallery, &file, ranges);
 	header_in_free(&header);
-	image_put(image);
+	virtual_file_put(content);
 	array_finish(&file);
 }
 
@@ -339,35 +344,36 @@ static void large_tensors(void **state)
 
 /* ---- one tensor ---------------------------------------------------------- */
 
-typedef int make_image(const struct image_origin *origin,
-		       struct image **ret_image);
+typedef int make_image(const struct virtual_file_origin *origin,
+		       struct virtual_file **ret_content);
 
 /* A part of tensor @index, in a file of each kind. */
 static void check_single(struct scene *scene, uint64_t index,
 			 make_image *make, bool named)
 {
 	const struct world *world = &scene->worlds[index];
-	struct image_origin origin = {
-		.catalog = scene->gallery.catalog, .entry = index,
+	struct virtual_file_origin origin = {
+		.catalog = scene->gallery.catalog,
+		.entry = index,
 	};
 	struct array file = { .data = NULL };
 	enum dtype dtype = world->dtype;
-	struct image *image;
+	struct virtual_file *content;
 
 	world_pick(&dice, &world->shape, &origin.selection);
 	if (gallery_has_numbers(dtype) && dice_chance(&dice, 40))
 		dtype = origin.dtype =
 			targets[dice_below(&dice, COUNT_OF(targets))];
 	if (named && !has_name(dtype)) {
-		assert_int_equal(make(&origin, &image), -EOPNOTSUPP);
+		assert_int_equal(make(&origin, &content), -EOPNOTSUPP);
 		return;
 	}
-	assert_int_equal(make(&origin, &image), 0);
-	read_header(image, &scene->gallery, &file);
+	assert_int_equal(make(&origin, &content), 0);
+	read_header(content, &scene->gallery, &file);
 	if (gallery_expect(&scene->gallery, index, &origin.selection, dtype,
 			   &file))
-		check_ranges(image, &scene->gallery, &file, 12);
-	image_put(image);
+		check_ranges(content, &scene->gallery, &file, 12);
+	virtual_file_put(content);
 	array_finish(&file);
 }
 
@@ -384,9 +390,10 @@ static void parts_of_one_tensor(void **state)
 		struct scene *scene = make_scene(&limits, i % 2);
 
 		for (j = 0; j < scene->gallery.count; j++) {
-			check_single(scene, j, image_raw, false);
-			check_single(scene, j, image_npy, false);
-			check_single(scene, j, image_safetensors_slice, true);
+			check_single(scene, j, virtual_file_raw, false);
+			check_single(scene, j, virtual_file_npy, false);
+			check_single(scene, j, virtual_file_safetensors_slice,
+				     true);
 		}
 		free_scene(scene);
 	}
@@ -401,5 +408,5 @@ int main(void)
 	};
 
 	dice = dice_make();
-	return cmocka_run_group_tests_name("image", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("content", tests, NULL, NULL);
 }

@@ -20,18 +20,19 @@ enum { TOO_MANY = 3000 };
 
 static struct dice dice;
 
-static void read_all(const struct image *image, struct source *source,
+static void read_all(const struct virtual_file *content, struct source *source,
 		     struct reply *reply, uint64_t offset, struct array *out)
 {
 	unsigned i;
 
-	for (; offset < image_size(image); offset += LIMIT_READ_SIZE) {
-		uint64_t size = image_size(image) - offset;
+	for (; offset < virtual_file_size(content); offset += LIMIT_READ_SIZE) {
+		uint64_t size = virtual_file_size(content) - offset;
 
 		if (size > LIMIT_READ_SIZE)
 			size = LIMIT_READ_SIZE;
-		assert_int_equal(image_read(image, source, offset, size,
-					    reply), 0);
+		assert_int_equal(virtual_file_read(content, source, offset,
+						   size, reply),
+				 0);
 		for (i = 0; i < reply->iov_count; i++)
 			assert_int_equal(array_append(out,
 				reply->iov[i].iov_base,
@@ -41,20 +42,23 @@ static void read_all(const struct image *image, struct source *source,
 }
 
 /* All tensors of @gallery, whole; converted to @dtype when it is known. */
-static struct image *make_image(const struct gallery *gallery,
-				enum dtype dtype)
+static struct virtual_file *make_image(const struct gallery *gallery,
+				       enum dtype dtype)
 {
-	struct image_part *parts = calloc(gallery->count + 1, sizeof(*parts));
-	struct image *image;
+	struct virtual_file_part *parts =
+		calloc(gallery->count + 1, sizeof(*parts));
+	struct virtual_file *content;
 	uint64_t i;
 
 	assert_non_null(parts);
 	for (i = 0; i < gallery->count; i++)
-		parts[i] = (struct image_part){ .entry = i, .dtype = dtype };
-	assert_int_equal(image_safetensors(gallery->catalog, parts,
-					   gallery->count, &image), 0);
+		parts[i] = (struct virtual_file_part){ .entry = i,
+						       .dtype = dtype };
+	assert_int_equal(virtual_file_safetensors(gallery->catalog, parts,
+						  gallery->count, &content),
+			 0);
 	free(parts);
-	return image;
+	return content;
 }
 
 /* What follows the header when all tensors are of one type: their names must
@@ -71,16 +75,16 @@ static void expect_data(const struct gallery *gallery, enum dtype dtype,
 			out));
 }
 
-static void check_data(struct gallery *gallery, const struct image *image,
-		       enum dtype dtype)
+static void check_data(struct gallery *gallery,
+		       const struct virtual_file *content, enum dtype dtype)
 {
 	struct array expected = { .data = NULL }, found = { .data = NULL };
 	struct reply *reply = reply_create();
 
 	assert_non_null(reply);
 	expect_data(gallery, dtype, &expected);
-	read_all(image, gallery_source(gallery), reply,
-		 image_header_size(image), &found);
+	read_all(content, gallery_source(gallery), reply,
+		 virtual_file_header_size(content), &found);
 	assert_int_equal(found.size, expected.size);
 	assert_memory_equal(found.data, expected.data, expected.size);
 	reply_destroy(reply);
@@ -97,7 +101,7 @@ static void many_tiny_tensors(void **state)
 	struct world four = { .dtype = DTYPE_F32, .part_count = 1 };
 	struct world none = { .dtype = DTYPE_F32, .part_count = 1 };
 	struct gallery gallery;
-	struct image *image;
+	struct virtual_file *content;
 	char name[32];
 	unsigned i;
 
@@ -111,12 +115,12 @@ static void many_tiny_tensors(void **state)
 			    &dice);
 	}
 	gallery_finish(&gallery);
-	image = make_image(&gallery, DTYPE_UNKNOWN);
-	check_data(&gallery, image, DTYPE_UNKNOWN);
-	image_put(image);
-	image = make_image(&gallery, DTYPE_BF16);
-	check_data(&gallery, image, DTYPE_BF16);
-	image_put(image);
+	content = make_image(&gallery, DTYPE_UNKNOWN);
+	check_data(&gallery, content, DTYPE_UNKNOWN);
+	virtual_file_put(content);
+	content = make_image(&gallery, DTYPE_BF16);
+	check_data(&gallery, content, DTYPE_BF16);
+	virtual_file_put(content);
 	gallery_free(&gallery);
 }
 
@@ -126,7 +130,7 @@ static void segments_that_just_fit(void **state)
 	struct world world = { .dtype = DTYPE_U8, .part_count = 2 };
 	struct gallery gallery;
 	struct reply *reply = reply_create();
-	struct image *image;
+	struct virtual_file *content;
 	uint64_t rows;
 
 	(void)state;
@@ -138,22 +142,23 @@ static void segments_that_just_fit(void **state)
 	gallery_init(&gallery, false);
 	gallery_add(&gallery, "a", &world, false, &dice);
 	gallery_finish(&gallery);
-	image = make_image(&gallery, DTYPE_UNKNOWN);
+	content = make_image(&gallery, DTYPE_UNKNOWN);
 	for (rows = 498; rows < 503; rows++) {
-		uint64_t header = image_header_size(image);
+		uint64_t header = virtual_file_header_size(content);
 
 		/* From the last byte of the header on. */
-		assert_int_equal(image_read(image, gallery_source(&gallery),
-					    header - 1, 1 + rows * 1000,
-					    reply), 0);
+		assert_int_equal(
+			virtual_file_read(content, gallery_source(&gallery),
+					  header - 1, 1 + rows * 1000, reply),
+			0);
 		assert_int_equal(reply->iov_count,
 				 1 + (rows * 2 <= LIMIT_SEGMENTS ?
 				      rows * 2 : 1));
 		assert_int_equal(reply->iov[0].iov_len, 1);
 	}
 	reply_destroy(reply);
-	check_data(&gallery, image, DTYPE_UNKNOWN);
-	image_put(image);
+	check_data(&gallery, content, DTYPE_UNKNOWN);
+	virtual_file_put(content);
 	gallery_free(&gallery);
 }
 
@@ -164,11 +169,11 @@ static void header_beyond_the_limit(void **state)
 {
 	struct notes notes;
 	struct catalog_builder *builder = catalog_out_create(&notes);
-	struct image_part *parts = calloc(1700, sizeof(*parts));
+	struct virtual_file_part *parts = calloc(1700, sizeof(*parts));
 	char *name = malloc(LIMIT_NAME_SIZE);
 	struct box shape = BOX1(0, 4);
 	struct catalog *catalog;
-	struct image *image = NULL;
+	struct virtual_file *content = NULL;
 	unsigned i;
 
 	(void)state;
@@ -185,14 +190,16 @@ static void header_beyond_the_limit(void **state)
 		parts[i].entry = i;
 	}
 	catalog = catalog_out_finish(builder);
-	assert_int_equal(image_safetensors(catalog, parts, 1700, &image),
+	assert_int_equal(virtual_file_safetensors(catalog, parts, 1700,
+						  &content),
 			 -E2BIG);
-	assert_null(image);
-	assert_int_equal(image_safetensors(catalog, parts, 100, &image), 0);
-	assert_int_equal(image_size(image), image_header_size(image) +
-					    100 * 16);
-	assert_true(image_header_size(image) > 100 * LIMIT_NAME_SIZE);
-	image_put(image);
+	assert_null(content);
+	assert_int_equal(
+		virtual_file_safetensors(catalog, parts, 100, &content), 0);
+	assert_int_equal(virtual_file_size(content),
+			 virtual_file_header_size(content) + 100 * 16);
+	assert_true(virtual_file_header_size(content) > 100 * LIMIT_NAME_SIZE);
+	virtual_file_put(content);
 	free(parts);
 	free(name);
 	free(catalog);
@@ -204,28 +211,30 @@ static void data_beyond_the_limit(void **state)
 	struct notes notes;
 	struct catalog_builder *builder = catalog_out_create(&notes);
 	struct box shape = BOX1(0, LIMIT_TENSOR_SIZE / 16);
-	struct image_part parts[20];
+	struct virtual_file_part parts[20];
 	struct catalog *catalog;
-	struct image *image = NULL;
+	struct virtual_file *content = NULL;
 	char name[4];
 	unsigned i;
 
 	(void)state;
 	for (i = 0; i < COUNT_OF(parts); i++) {
-		parts[i] = (struct image_part){ .entry = i };
+		parts[i] = (struct virtual_file_part){ .entry = i };
 		snprintf(name, sizeof(name), "%u", i);
 		catalog_out_begin(builder, name, DTYPE_U8, &shape);
 		catalog_out_shard(builder, shape, "file", 0, 1);
 		catalog_out_end(builder);
 	}
 	catalog = catalog_out_finish(builder);
-	assert_int_equal(image_safetensors(catalog, parts, 20, &image),
+	assert_int_equal(virtual_file_safetensors(catalog, parts, 20, &content),
 			 -E2BIG);
-	assert_null(image);
-	assert_int_equal(image_safetensors(catalog, parts, 16, &image), 0);
-	assert_int_equal(image_size(image) - image_header_size(image),
+	assert_null(content);
+	assert_int_equal(virtual_file_safetensors(catalog, parts, 16, &content),
+			 0);
+	assert_int_equal(virtual_file_size(content) -
+				 virtual_file_header_size(content),
 			 LIMIT_TENSOR_SIZE / 16 * 16);
-	image_put(image);
+	virtual_file_put(content);
 	free(catalog);
 }
 
@@ -239,15 +248,16 @@ static void types_that_cannot_be_served(void **state)
 		{ DTYPE_F32, DTYPE_I32 }, { DTYPE_F32, DTYPE_F8_E4M3 },
 		{ DTYPE_BOOL, DTYPE_F32 }, { DTYPE_F4, DTYPE_F32 },
 	};
-	struct image *image = NULL;
+	struct virtual_file *content = NULL;
 	unsigned i;
 
 	(void)state;
 	for (i = 0; i < COUNT_OF(cases); i++) {
 		struct notes notes;
 		struct catalog_builder *builder = catalog_out_create(&notes);
-		struct image_origin origin = { .dtype = cases[i].wanted };
-		struct image_part part = { .dtype = cases[i].wanted };
+		struct virtual_file_origin origin = { .dtype =
+							      cases[i].wanted };
+		struct virtual_file_part part = { .dtype = cases[i].wanted };
 		struct catalog *catalog;
 		struct header_in header;
 		struct reply *reply = reply_create();
@@ -258,15 +268,21 @@ static void types_that_cannot_be_served(void **state)
 		catalog_out_shard(builder, origin.selection, "file", 0, 1);
 		catalog_out_end(builder);
 		origin.catalog = catalog = catalog_out_finish(builder);
-		assert_int_equal(image_raw(&origin, &image), -EOPNOTSUPP);
-		assert_int_equal(image_npy(&origin, &image), -EOPNOTSUPP);
-		assert_int_equal(image_safetensors_slice(&origin, &image),
+		assert_int_equal(virtual_file_raw(&origin, &content),
 				 -EOPNOTSUPP);
-		assert_null(image);
-		assert_int_equal(image_safetensors(catalog, &part, 1, &image),
+		assert_int_equal(virtual_file_npy(&origin, &content),
+				 -EOPNOTSUPP);
+		assert_int_equal(virtual_file_safetensors_slice(&origin,
+								&content),
+				 -EOPNOTSUPP);
+		assert_null(content);
+		assert_int_equal(virtual_file_safetensors(catalog, &part, 1,
+							  &content),
 				 0);
-		assert_int_equal(image_read(image, NULL, 0, image_size(image),
-					    reply), 0);
+		assert_int_equal(virtual_file_read(content, NULL, 0,
+						   virtual_file_size(content),
+						   reply),
+				 0);
 		header_in_parse(&header, reply->iov[0].iov_base,
 				reply->iov[0].iov_len);
 		assert_int_equal(header.count, 0);
@@ -275,8 +291,8 @@ static void types_that_cannot_be_served(void **state)
 				    "[\"odd\"]");
 		header_in_free(&header);
 		reply_destroy(reply);
-		image_put(image);
-		image = NULL;
+		virtual_file_put(content);
+		content = NULL;
 		free(catalog);
 	}
 }
@@ -312,19 +328,20 @@ static void nth_read_of_a_source_fails(void **state)
 		enum dtype dtype = round % 2 ? DTYPE_F32 : DTYPE_UNKNOWN;
 		struct reply *reply = reply_create();
 		struct gallery gallery;
-		struct image *image;
+		struct virtual_file *content;
 		int error = -1;
 
 		assert_non_null(reply);
 		make_mixed(&gallery, false);
-		image = make_image(&gallery, dtype);
+		content = make_image(&gallery, dtype);
 		gallery.shelf.error = errors[round / 2 % COUNT_OF(errors)];
 		for (n = 1; error; n++) {
 			assert_true(n < TOO_MANY);
 			gallery.shelf.countdown = n;
 			gallery.shelf.calls = 0;
-			error = image_read(image, &gallery.shelf.base, 0,
-					   image_size(image), reply);
+			error = virtual_file_read(content, &gallery.shelf.base,
+						  0, virtual_file_size(content),
+						  reply);
 			if (!error)
 				break;
 			assert_int_equal(error, gallery.shelf.error);
@@ -335,46 +352,50 @@ static void nth_read_of_a_source_fails(void **state)
 		}
 		reply_destroy(reply);
 		gallery.shelf.countdown = 0;
-		check_data(&gallery, image, dtype);
-		image_put(image);
+		check_data(&gallery, content, dtype);
+		virtual_file_put(content);
 		gallery_free(&gallery);
 	}
 }
 
-/* Making an image and reading it, once. */
+/* Making an content and reading it, once. */
 static int make_and_read(struct gallery *gallery, enum dtype dtype,
 			 struct array *out)
 {
-	struct image_part parts[COUNT_OF(mixed)];
+	struct virtual_file_part parts[COUNT_OF(mixed)];
 	struct reply *reply = reply_create();
-	struct image *image = NULL;
+	struct virtual_file *content = NULL;
 	unsigned i;
 	int error;
 
 	for (i = 0; i < COUNT_OF(mixed); i++)
-		parts[i] = (struct image_part){ .entry = i, .dtype = dtype };
-	error = reply ? image_safetensors(gallery->catalog, parts,
-					  COUNT_OF(mixed), &image) : -ENOMEM;
+		parts[i] = (struct virtual_file_part){ .entry = i,
+						       .dtype = dtype };
+	error = reply ? virtual_file_safetensors(gallery->catalog, parts,
+						 COUNT_OF(mixed), &content) :
+			-ENOMEM;
 	if (!error)
-		error = image_read(image, gallery_source(gallery), 0,
-				   image_size(image), reply);
+		error = virtual_file_read(content, gallery_source(gallery), 0,
+					  virtual_file_size(content), reply);
 	fail_disarm();
 	assert_true(!reply || !error || reply->hold_count == 0);
 	for (i = 0; !error && i < reply->iov_count; i++)
 		assert_int_equal(array_append(out, reply->iov[i].iov_base,
 					      reply->iov[i].iov_len), 0);
 	reply_destroy(reply);
-	image_put(image);
+	virtual_file_put(content);
 	return error;
 }
 
-static void append_header(const struct image *image, struct array *out)
+static void append_header(const struct virtual_file *content, struct array *out)
 {
 	struct reply *reply = reply_create();
 
 	assert_non_null(reply);
-	assert_int_equal(image_read(image, NULL, 0, image_header_size(image),
-				    reply), 0);
+	assert_int_equal(virtual_file_read(content, NULL, 0,
+					   virtual_file_header_size(content),
+					   reply),
+			 0);
 	assert_int_equal(reply->iov_count, 1);
 	assert_int_equal(array_append(out, reply->iov[0].iov_base,
 				      reply->iov[0].iov_len), 0);
@@ -385,23 +406,23 @@ static void append_header(const struct image *image, struct array *out)
 static int make_single(struct gallery *gallery, enum dtype dtype,
 		       struct array *out)
 {
-	struct image_origin origin = { .catalog = gallery->catalog,
-				       .dtype = dtype,
-				       .selection = mixed[0].shape };
-	struct image *image = NULL;
+	struct virtual_file_origin origin = { .catalog = gallery->catalog,
+					      .dtype = dtype,
+					      .selection = mixed[0].shape };
+	struct virtual_file *content = NULL;
 	int error;
 
 	if (origin.selection.ndim > 0)
 		origin.selection.size[0] /= 2;
-	error = image_npy(&origin, &image);
-	image_put(image);
-	image = NULL;
+	error = virtual_file_npy(&origin, &content);
+	virtual_file_put(content);
+	content = NULL;
 	if (!error)
-		error = image_safetensors_slice(&origin, &image);
+		error = virtual_file_safetensors_slice(&origin, &content);
 	fail_disarm();
 	if (!error)
-		append_header(image, out);
-	image_put(image);
+		append_header(content, out);
+	virtual_file_put(content);
 	return error;
 }
 

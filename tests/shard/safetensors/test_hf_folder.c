@@ -127,7 +127,7 @@ static void one_file(void **state)
 	put("any name.safetensors", "{" T("x", 5000) "}", 5000);
 	open_now();
 	assert_int_equal(report.notes.count, 0);
-	assert_int_equal(checkpoint->markers.kind, MARKER_SAFETENSORS);
+	assert_int_equal(checkpoint->markers.kind, METADATA_SAFETENSORS);
 	assert_int_equal(checkpoint->markers.count, 1);
 	assert_int_equal(checkpoint->catalog->origin.format,
 			 CATALOG_SAFETENSORS);
@@ -195,7 +195,7 @@ static void dcp_goes_before(void **state)
 	reply_release(reply);
 	sample_write(&folder, false, 8);
 	reopen();
-	assert_int_equal(checkpoint->markers.kind, MARKER_DCP);
+	assert_int_equal(checkpoint->markers.kind, METADATA_DCP);
 }
 
 static void which_index(void **state)
