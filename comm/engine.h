@@ -22,8 +22,8 @@
 #include "comm/transport.h"
 #include "shard/store/peers.h"
 
-/* Bytes of a slot and of a room: a read and two elements. */
-#define ENGINE_BULK_MAX ((size_t)REPLY_SIZE_MAX)
+/* Bytes of a slot and of a room. */
+#define ENGINE_BULK_MAX LIMIT_READ_SIZE
 
 struct engine;
 struct engine_request;

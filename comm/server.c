@@ -13,7 +13,6 @@ struct work {
 	const struct peer_handlers *handlers;
 	struct wire_request *wire;
 	unsigned char *room;		/* ENGINE_BULK_MAX bytes */
-	struct reply *reply;
 	size_t size;			/* of the answer */
 };
 
@@ -76,20 +75,18 @@ static int serve_catalog(struct work *w)
 	return 0;
 }
 
-/* The handler fills the buffer of a reply: for once, that is the room. */
 static int serve_pieces(struct work *w)
 {
-	unsigned char *kept;
+	struct reply *reply = reply_of_thread();
 	int error;
 
-	if (!w->reply)
+	if (!reply)
 		return -ENOMEM;
-	kept = w->reply->buffer;
-	w->reply->buffer = w->room;
-	error = w->handlers->pieces(w->handlers->context, &w->wire->pieces,
-				    w->reply, &w->size);
-	reply_release(w->reply);
-	w->reply->buffer = kept;
+	reply->nowait = reply->takes_loans = false;
+	error = reply_begin(reply, w->room, ENGINE_BULK_MAX);
+	if (!error)
+		error = w->handlers->pieces(w->handlers->context,
+					    &w->wire->pieces, reply, &w->size);
 	return error;
 }
 
@@ -118,12 +115,11 @@ static uint64_t clock_ms(void)
 }
 
 static int run(const struct peer_handlers *handlers,
-	       struct engine_request *request, struct reply *reply,
-	       size_t *ret_size)
+	       struct engine_request *request, size_t *ret_size)
 {
 	enum message_service service =
 		(enum message_service)request->message.service;
-	struct work work = { .handlers = handlers, .reply = reply };
+	struct work work = { .handlers = handlers };
 	int error;
 
 	/* Nobody waits for it any more: do not let others wait for it. */
@@ -144,10 +140,10 @@ static int run(const struct peer_handlers *handlers,
 }
 
 void server_run(const struct peer_handlers *handlers,
-		struct engine_request *request, struct reply *reply)
+		struct engine_request *request)
 {
 	size_t size = 0;
-	int error = run(handlers, request, reply, &size);
+	int error = run(handlers, request, &size);
 
 	engine_answer(request, error, size);
 }

@@ -5,9 +5,8 @@
 
 #include "comm/engine.h"
 
-/* Read @request, have it handled, and answer it; it is gone then. May block.
- * @reply is the thread's own; NULL: out of memory. */
+/* Read @request, have it handled, and answer it; it is gone then. May block. */
 void server_run(const struct peer_handlers *handlers,
-		struct engine_request *request, struct reply *reply);
+		struct engine_request *request);
 
 #endif

@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Runs below this are copied, as in source_file.c. */
-enum { BORROW_SIZE_MIN = 1024 };
-
 struct source_peer {
 	struct source base;		/* first: passed as this */
 	struct engine *engine;		/* borrowed; const, as are all */
@@ -139,8 +136,6 @@ static int sort_pieces(struct job *job)
 static int begin(struct job *job)
 {
 	struct engine_call calls[LIMIT_PIECES];
-	/* Who holds slots must not wait for more. */
-	bool nowait = job->reply->hold_count > 0 && !job->reply->gather;
 	unsigned i;
 	int error;
 
@@ -152,10 +147,10 @@ static int begin(struct job *job)
 		calls[i] = part->call;
 	}
 	error = engine_begin(job->source->engine, calls, job->part_count,
-			     nowait);
+			     false);
 	for (i = 0; i < job->part_count && !error; i++)
 		job->parts[i]->call = calls[i];
-	return error == -EAGAIN ? -ENOBUFS : error;
+	return error;
 }
 
 static bool is_among(unsigned rank, const unsigned *ranks, unsigned count)
@@ -212,11 +207,10 @@ static void hint_others(struct job *job, const struct part *part)
 }
 
 /* The rank has no such catalog yet, or other files: make it look, and ask once
- * more. Who holds slots must not wait for more. */
+ * more. */
 static int ask_again(struct job *job, struct part *part)
 {
 	struct source_peer *s = job->source;
-	bool nowait = job->reply->hold_count > 0;
 	struct engine_call learn = {
 		.rank = part->call.rank, .service = SERVICE_LEARN,
 		.patient = true,
@@ -228,21 +222,20 @@ static int ask_again(struct job *job, struct part *part)
 	learn.payload = wire.data;
 	learn.size = wire.size;
 	if (!error)
-		error = engine_begin(s->engine, &learn, 1, nowait);
+		error = engine_begin(s->engine, &learn, 1, false);
 	if (!error)
 		error = engine_wait(s->engine, &learn);
 	engine_end(s->engine, &learn);
 	if (!error)
-		error = engine_begin(s->engine, &part->call, 1, nowait);
-	return error == -EAGAIN ? -ENOBUFS :
-	       error ? error : engine_wait(s->engine, &part->call);
+		error = engine_begin(s->engine, &part->call, 1, false);
+	return error ? error : engine_wait(s->engine, &part->call);
 }
 
 /* ---- what comes ---------------------------------------------------------- */
 
-static void release_slot(void *context, uint64_t index)
+static void release_slot(void *context, void *loan)
 {
-	struct engine_call call = { .slot = (void *)(uintptr_t)index };
+	struct engine_call call = { .slot = loan };
 
 	engine_end(context, &call);
 }
@@ -259,80 +252,67 @@ static void init_extents(const struct job *job, const struct piece *piece,
 	extents_init(extents, job->plan, &dense, &layout);
 }
 
-static int borrow_runs(struct reply *reply, const unsigned char *data,
-		       const struct extent *extent)
+static void put_piece(const struct job *job, const struct piece *piece,
+		      const unsigned char *data)
 {
-	uint64_t i;
-	int error = 0;
-
-	for (i = 0; i < extent->count && !error; i++)
-		error = reply_borrow(reply, extent->target +
-				     i * extent->target_stride,
-				     data + extent->offset +
-				     i * extent->stride, extent->size);
-	return error;
-}
-
-static int copy_runs(struct reply *reply, const unsigned char *data,
-		     const struct extent *extent)
-{
-	unsigned char *to = reply_buffer(reply);
-	uint64_t i;
-
-	if (!to)
-		return -ENOMEM;
-	to += reply->base + extent->target;
-	for (i = 0; i < extent->count; i++)
-		memcpy(to + i * extent->target_stride,
-		       data + extent->offset + i * extent->stride,
-		       extent->size);
-	return 0;
-}
-
-/* @ret_borrowed: some of the slot is needed until the reply is released. */
-static int put_piece(const struct job *job, const struct piece *piece,
-		     const unsigned char *data, bool *ret_borrowed)
-{
-	struct reply *reply = job->reply;
+	unsigned char *to = job->reply->data + job->reply->base;
 	struct extents extents;
 	struct extent extent;
-	int error = 0;
+	uint64_t i;
 
 	init_extents(job, piece, &extents);
-	while (!error && extents_next(&extents, &extent)) {
-		if (reply->gather || extent.size < BORROW_SIZE_MIN) {
-			error = copy_runs(reply, data, &extent);
-			continue;
-		}
-		*ret_borrowed = true;
-		error = borrow_runs(reply, data, &extent);
+	while (extents_next(&extents, &extent))
+		for (i = 0; i < extent.count; i++)
+			memcpy(to + extent.target + i * extent.target_stride,
+			       data + extent.offset + i * extent.stride,
+			       extent.size);
+}
+
+/* Are the bytes that came all that the reply will ever have, in their order? */
+static bool is_whole_reply(const struct job *job, const struct part *part)
+{
+	uint64_t element = dtype_info((enum dtype)job->plan->entry->dtype)->size;
+	uint64_t at = 0;
+	unsigned i;
+
+	if (job->reply->base > 0 || part->size != job->reply->size ||
+	    job->plan->entry->flags & CATALOG_OVERLAP)
+		return false;
+	for (i = 0; i < part->count; i++) {
+		const struct piece *piece = &job->pieces[part->pieces[i]];
+		struct extents extents;
+		struct extent extent;
+
+		init_extents(job, piece, &extents);
+		extents_next(&extents, &extent);
+		if (piece->target * element != at ||
+		    extent.size != size_of(job, piece))
+			return false;
+		at += extent.size;
 	}
-	return error;
+	return true;
 }
 
 static int put_part(struct job *job, struct part *part)
 {
-	struct source_peer *s = job->source;
 	const unsigned char *data = part->call.data;
-	bool borrowed = false;
 	unsigned i;
-	int error = 0;
 
 	if (part->call.got != part->size)
 		return -EPROTO;
-	for (i = 0; i < part->count && !error; i++) {
+	if (job->reply->takes_loans && is_whole_reply(job, part)) {
+		reply_lend(job->reply, data, release_slot, job->source->engine,
+			   part->call.slot);
+		part->call.slot = NULL;
+		return 0;
+	}
+	for (i = 0; i < part->count; i++) {
 		const struct piece *piece = &job->pieces[part->pieces[i]];
 
-		error = put_piece(job, piece, data, &borrowed);
+		put_piece(job, piece, data);
 		data += size_of(job, piece);
 	}
-	if (!borrowed)
-		return error;
-	if (reply_hold(job->reply, release_slot, s->engine,
-		       (uintptr_t)part->call.slot))
-		return -ENOBUFS;
-	part->call.slot = NULL;
-	return error;
+	return 0;
 }
 
 /* What came of a part that was asked for: @error, or its bytes. Of what a rank
@@ -344,7 +324,7 @@ static int finish_part(struct job *job, struct part *part, int error)
 	if (error == -ESTALE)
 		atomic_store(job->source->files.stale, true);
 	switch (-error) {
-	case 0: case ENOBUFS: case ENOMEM: case ESTALE: case EOPNOTSUPP:
+	case 0: case ENOMEM: case ESTALE: case EOPNOTSUPP:
 		return error;
 	default:
 		return -EIO;
@@ -433,7 +413,7 @@ static int look_at_ranks(struct job *job)
 		if (!is_remote(job, &job->pieces[i], &rank))
 			continue;
 		remote++;
-		job->reply->lane = peers_read_lane(rank);
+		job->reply->rank = (int)rank;
 		if (engine_state(job->source->engine, rank) != PEER_UP)
 			return -EIO;
 		if (job->reply->nowait)

@@ -2,11 +2,11 @@
 /*
  * The source of shards that other ranks have: what a read needs of each is
  * asked for at once, and what is in files of this machine is read from the
- * source below meanwhile. An answer is handed to the kernel from the slot it
- * arrived in, unless its runs are too small for that.
+ * source below meanwhile. An answer that is all of a reply is lent to it, in the
+ * slot that it arrived in; others are copied.
  *
  * With reply->nowait, a read that needs another rank is -EAGAIN, and
- * reply->lane says which one it waits for.
+ * reply->rank says which one it waits for.
  */
 #ifndef COMM_SOURCE_PEER_H
 #define COMM_SOURCE_PEER_H

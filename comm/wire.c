@@ -211,7 +211,7 @@ static bool get_piece(struct reader *reader, unsigned ndim,
 	for (i = 0; i < ndim; i++)
 		if (piece->count[i] == 0 ||
 		    __builtin_mul_overflow(volume, piece->count[i], &volume) ||
-		    volume > REPLY_SIZE_MAX)
+		    volume > LIMIT_READ_SIZE)
 			return false;
 	return true;
 }

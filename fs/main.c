@@ -11,11 +11,12 @@
 #include "comm/server.h"
 #include "fs/cli/tool.h"
 #include "fs/fuse/mount.h"
-#include "fs/fuse/pool.h"
 #include "fs/log.h"
 #include "fs/options.h"
 #include "fs/tree/report.h"
 #include "fs/tree/serve.h"
+#include "shard/base/pool.h"
+#include "shard/store/lanes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -116,11 +117,11 @@ struct request_job {
 	struct engine_request *request;
 };
 
-static void run_request(struct job *job, struct reply *reply)
+static void run_request(struct job *job)
 {
 	struct request_job *r = (struct request_job *)job;
 
-	server_run(&r->daemon->handlers, r->request, reply);
+	server_run(&r->daemon->handlers, r->request);
 	free(r);
 }
 
@@ -129,7 +130,7 @@ static unsigned request_lane(const struct engine_request *request)
 {
 	return request->message.service == SERVICE_CATALOG ||
 	       request->message.service == SERVICE_LEARN ?
-	       LANE_CATALOGS : peers_serve_lane(request->rank);
+	       LANE_CATALOGS : lane_of_answering(request->rank);
 }
 
 static void on_request(void *context, struct engine_request *request)

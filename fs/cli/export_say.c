@@ -171,18 +171,18 @@ static bool is_bad(const struct export_plan *plan,
 		.catalog = plan->catalog,
 		.entry = part->entry,
 	};
-	struct reply *reply = reply_create();
+	struct reply *reply = reply_of_thread();
 	struct virtual_file *content = NULL;
 	int error = 0;
 
 	catalog_box(plan->catalog, catalog_entry(plan->catalog, part->entry),
 		    index, &origin.selection);
 	if (reply && virtual_file_raw(&origin, &content) == 0 &&
-	    virtual_file_size(content) > 0)
+	    virtual_file_size(content) > 0 &&
+	    reply_begin(reply, NULL, 1) == 0)
 		error = virtual_file_read(content,
 					  checkpoint_source(plan->checkpoint),
-					  0, 1, reply);
-	reply_destroy(reply);
+					  0, reply);
 	virtual_file_put(content);
 	return error;
 }

@@ -144,9 +144,9 @@ static int compare_objects(struct pairs *pairs, struct pair *pair,
 		struct reply *reply =
 			parallel_scan_reply(&pairs->replies, thread, side);
 
-		o.buffers[side] = reply ? reply_buffer(reply) : NULL;
-		if (!o.buffers[side])
+		if (!reply || reply_begin(reply, NULL, LIMIT_READ_SIZE))
 			return -ENOMEM;
+		o.buffers[side] = reply->data;
 	}
 	error = object_pair_compare(&o);
 	if (error && !parallel_scan_is_damage(error))

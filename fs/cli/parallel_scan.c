@@ -88,8 +88,6 @@ struct reply *parallel_scan_reply(struct parallel_scan_replies *replies,
 
 	if (!*reply)
 		*reply = reply_create();
-	if (*reply)
-		(*reply)->copy = true;
 	return *reply;
 }
 
@@ -114,18 +112,16 @@ int parallel_scan_read(struct reply *reply, const struct checkpoint *checkpoint,
 
 	catalog_shape(origin.catalog, catalog_entry(origin.catalog, entry),
 		      &origin.selection);
-	reply->fault.error = 0;
-	error = virtual_file_raw(&origin, &content);
+	error = reply_begin(reply, NULL, size);
+	if (!error)
+		error = virtual_file_raw(&origin, &content);
 	if (error)
 		return error;
 	error = virtual_file_read(content, checkpoint_source(checkpoint),
-				  offset, size, reply);
+				  offset, reply);
 	virtual_file_put(content);
-	/* A reply that copies has one tensor in one piece. */
-	if (!error && (reply->iov_count != 1 || reply->iov[0].iov_len != size))
-		error = -EIO;
 	if (!error)
-		*ret_data = reply->iov[0].iov_base;
+		*ret_data = reply->data;
 	return error;
 }
 

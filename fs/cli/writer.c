@@ -30,7 +30,7 @@
 /* More files than that are cheaper to bring to the disk all at once. */
 enum { SYNC_FILES_MAX = 64 };
 
-struct cached_file {
+struct written_file {
 	uint64_t first;		/* unit; const */
 	uint64_t size;		/* bytes; const */
 	uint64_t left;		/* units that are not done; guarded by lock,
@@ -41,10 +41,9 @@ struct cached_file {
 
 struct writing {
 	const struct writer *writer;
-	struct cached_file *files; /* owned */
+	struct written_file *files; /* owned */
 	uint64_t units;
 	pthread_mutex_t lock;
-	struct reply *replies[TOOL_THREADS_MAX]; /* owned; of each thread */
 	struct writer_failure *failure;	/* guarded by lock */
 };
 
@@ -72,7 +71,7 @@ static int fail(struct writing *w, int error, uint64_t file,
 /* ---- files that are open ------------------------------------------------- */
 
 static int open_file(struct writing *w, uint64_t index,
-		     struct cached_file *file)
+		     struct written_file *file)
 {
 	const struct writer *writer = w->writer;
 	char name[NAME_MAX + 1];
@@ -88,7 +87,7 @@ static int open_file(struct writing *w, uint64_t index,
 	return error;
 }
 
-static int close_file(struct cached_file *file, bool sync)
+static int close_file(struct written_file *file, bool sync)
 {
 	int error = sync && fsync(file->fd) < 0 ? -errno : 0;
 
@@ -102,7 +101,7 @@ static int close_file(struct cached_file *file, bool sync)
 
 static int get_file(struct writing *w, uint64_t index)
 {
-	struct cached_file *file = &w->files[index];
+	struct written_file *file = &w->files[index];
 	int error = 0;
 
 	pthread_mutex_lock(&w->lock);
@@ -114,7 +113,7 @@ static int get_file(struct writing *w, uint64_t index)
 
 static int put_file(struct writing *w, uint64_t index)
 {
-	struct cached_file *file = &w->files[index];
+	struct written_file *file = &w->files[index];
 	bool last;
 
 	pthread_mutex_lock(&w->lock);
@@ -125,25 +124,19 @@ static int put_file(struct writing *w, uint64_t index)
 
 /* ---- a unit -------------------------------------------------------------- */
 
-/* All of the reply, whose iov is used up. */
-static int write_reply(int fd, struct reply *reply, uint64_t offset)
+static int write_reply(int fd, const struct reply *reply, uint64_t offset)
 {
-	struct iovec *iov = reply->iov, *end = iov + reply->iov_count;
-	ssize_t size;
+	uint64_t done = 0;
 
-	while (iov < end) {
-		size = pwritev(fd, iov, (int)(end - iov), (off_t)offset);
-		if (size < 0 && errno == EINTR)
-			continue;
-		if (size < 0)
+	while (done < reply->size) {
+		ssize_t size = pwrite(fd, reply->data + done,
+				      reply->size - done,
+				      (off_t)(offset + done));
+
+		if (size < 0 && errno != EINTR)
 			return -errno;
-		offset += (uint64_t)size;
-		while (iov < end && (size_t)size >= iov->iov_len)
-			size -= (ssize_t)(iov++)->iov_len;
-		if (iov < end) {
-			iov->iov_base = (char *)iov->iov_base + size;
-			iov->iov_len -= (size_t)size;
-		}
+		if (size > 0)
+			done += (uint64_t)size;
 	}
 	return 0;
 }
@@ -151,16 +144,15 @@ static int write_reply(int fd, struct reply *reply, uint64_t offset)
 static int write_part(struct writing *w, struct reply *reply, uint64_t index,
 		      uint64_t offset, uint64_t size)
 {
-	const struct cached_file *file = &w->files[index];
+	const struct written_file *file = &w->files[index];
 	struct source *source = checkpoint_source(w->writer->checkpoint);
-	int error;
+	int error = reply_begin(reply, NULL, size);
 
-	reply->copy = true;
-	error = virtual_file_read(file->content, source, offset, size, reply);
+	if (!error)
+		error = virtual_file_read(file->content, source, offset, reply);
 	if (error)
 		return fail(w, error, index, reply);
 	error = write_reply(file->fd, reply, offset);
-	reply_release(reply);
 	if (error)
 		return fail(w, error, index, NULL);
 	/* The disk may begin at once. */
@@ -188,20 +180,20 @@ static int write_unit(void *context, unsigned thread, uint64_t unit)
 {
 	struct writing *w = context;
 	uint64_t index = find_file(w, unit);
-	const struct cached_file *file = &w->files[index];
+	const struct written_file *file = &w->files[index];
 	uint64_t offset = (unit - file->first) * LIMIT_READ_SIZE;
 	uint64_t size = file->size - offset;
+	struct reply *reply = reply_of_thread();
 	int error;
 
+	(void)thread;
 	if (size > LIMIT_READ_SIZE)
 		size = LIMIT_READ_SIZE;
-	if (!w->replies[thread])
-		w->replies[thread] = reply_create();
-	error = w->replies[thread] ? get_file(w, index) : -ENOMEM;
+	error = reply ? get_file(w, index) : -ENOMEM;
 	if (error)
 		return fail(w, error, index, NULL);
 	if (size > 0)
-		error = write_part(w, w->replies[thread], index, offset, size);
+		error = write_part(w, reply, index, offset, size);
 	if (error)
 		return error;
 	tool_progress_add(size);
@@ -214,7 +206,7 @@ static int write_unit(void *context, unsigned thread, uint64_t unit)
 static int make_file(struct writing *w, uint64_t index)
 {
 	const struct writer *writer = w->writer;
-	struct cached_file *file = &w->files[index];
+	struct written_file *file = &w->files[index];
 	char name[NAME_MAX + 1];
 	struct virtual_file *content;
 	int error = writer->open(writer->context, index, &content, name);
@@ -271,7 +263,6 @@ int writer_run(const struct writer *writer, uint64_t *ret_size,
 		.writer = writer, .failure = ret_failure,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
-	unsigned i;
 	int error;
 
 	memset(ret_failure, 0, sizeof(*ret_failure));
@@ -285,8 +276,6 @@ int writer_run(const struct writer *writer, uint64_t *ret_size,
 		if (error)
 			fail(&w, error, 0, NULL);
 	}
-	for (i = 0; i < TOOL_THREADS_MAX; i++)
-		reply_destroy(w.replies[i]);
 	free(w.files);
 	return error == -EINTR ? error : ret_failure->error;
 }

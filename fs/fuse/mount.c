@@ -7,6 +7,7 @@
 #include "fs/fuse/workers.h"
 #include "fs/log.h"
 #include "shard/base/mount_point.h"
+#include "shard/store/lanes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,13 +92,12 @@ struct drop_job {
 	unsigned count;
 };
 
-static void run_drop(struct job *job, struct reply *reply)
+static void run_drop(struct job *job)
 {
 	struct drop_job *drop = (struct drop_job *)job;
 	struct mount *mount = drop->mount;
 	struct named named;
 
-	(void)reply;
 	for (; drop->count > 0 &&
 	       nodes_oldest(&mount->ops.ns->nodes, &named); drop->count--)
 		fuse_lowlevel_notify_inval_entry(mount->session, named.parent,
@@ -213,7 +213,7 @@ static bool is_inside(const char *inner, const char *outer)
 
 static struct pool *make_pool(unsigned ranks)
 {
-	unsigned count = LANE_RANKS + 2 * ranks, i;
+	unsigned count = lane_count(ranks), i;
 	unsigned *lane_max = malloc(count * sizeof(*lane_max));
 	struct pool *pool;
 

@@ -8,6 +8,7 @@
 
 #include "fs/fuse/request.h"
 #include "fs/log.h"
+#include "shard/store/lanes.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -16,14 +17,13 @@
 
 /* ---- names and attributes ------------------------------------------------ */
 
-static int run_lookup(struct call *call, bool nowait, struct reply *reply)
+static int run_lookup(struct call *call, bool nowait)
 {
 	struct fuse_entry_param entry = { .generation = 0 };
 	struct found found;
 	int error = namespace_lookup(call->ops->ns, call->inode, call->name,
 				     nowait, &found);
 
-	(void)reply;
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (error) {
@@ -66,13 +66,12 @@ static void op_forget_multi(fuse_req_t request, size_t count,
 	fuse_reply_none(request);
 }
 
-static int run_getattr(struct call *call, bool nowait, struct reply *reply)
+static int run_getattr(struct call *call, bool nowait)
 {
 	struct found found;
 	int error = namespace_status(call->ops->ns, call->inode, nowait,
 				     &found);
 
-	(void)reply;
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (!call_claim(call))
@@ -93,13 +92,12 @@ static void op_getattr(fuse_req_t request, fuse_ino_t inode,
 	call_start(&call, NULL);
 }
 
-static int run_readlink(struct call *call, bool nowait, struct reply *reply)
+static int run_readlink(struct call *call, bool nowait)
 {
 	struct array target = { .data = NULL };
 	int error = namespace_link(call->ops->ns, call->inode, nowait,
 				   &target);
 
-	(void)reply;
 	if (error == -EAGAIN && nowait) {
 		array_finish(&target);
 		return error;
@@ -171,14 +169,13 @@ static void op_statfs(fuse_req_t request, fuse_ino_t inode)
 
 /* ---- files --------------------------------------------------------------- */
 
-static int run_open(struct call *call, bool nowait, struct reply *reply)
+static int run_open(struct call *call, bool nowait)
 {
 	struct fuse_file_info info = { .flags = (int)call->offset };
 	struct opened opened;
 	int error = namespace_open(call->ops->ns, call->inode, nowait,
 				   &opened);
 
-	(void)reply;
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (error) {
@@ -219,25 +216,29 @@ static void count_read(const struct call *call, const struct reply *reply,
 		       int error)
 {
 	struct counters *counters = &call->ops->ns->counters;
-	uint64_t size = 0;
-	unsigned i;
 
-	for (i = 0; !error && i < reply->iov_count; i++)
-		size += reply->iov[i].iov_len;
-	counters_add(&counters->reads[reply->lane >= LANE_RANKS ?
-				      COUNTERS_PEER : COUNTERS_LOCAL],
-		     size, error, call->began_ns);
+	counters_add(&counters->reads[reply->rank >= 0 ? COUNTERS_PEER :
+							 COUNTERS_LOCAL],
+		     error ? 0 : reply->size, error, call->began_ns);
 }
 
-static int run_read(struct call *call, bool nowait, struct reply *reply)
+static int read_into(struct call *call, struct reply *reply, bool nowait)
 {
-	int error = -ENOMEM;
+	int error;
 
-	if (reply) {
-		reply->nowait = nowait;
-		error = namespace_read(call->ops->ns, call->handle, call->size,
-				       call->offset, reply);
-	}
+	reply->nowait = nowait;
+	reply->takes_loans = true;
+	error = namespace_read(call->ops->ns, call->handle, call->size,
+			       call->offset, reply);
+	call->job.lane = lane_of_reading(reply->rank);
+	return error;
+}
+
+static int run_read(struct call *call, bool nowait)
+{
+	struct reply *reply = reply_of_thread();
+	int error = reply ? read_into(call, reply, nowait) : -ENOMEM;
+
 	if (error == -EAGAIN && nowait) {
 		reply_release(reply);
 		return error;
@@ -252,8 +253,8 @@ static int run_read(struct call *call, bool nowait, struct reply *reply)
 		if (error)
 			fuse_reply_err(call->request, -error);
 		else
-			fuse_reply_iov(call->request, reply->iov,
-				       (int)reply->iov_count);
+			fuse_reply_buf(call->request, (const char *)reply->data,
+				       reply->size);
 	}
 	if (reply)
 		reply_release(reply);
@@ -285,14 +286,13 @@ static void op_release(fuse_req_t request, fuse_ino_t inode,
 
 /* ---- folders ------------------------------------------------------------- */
 
-static int run_opendir(struct call *call, bool nowait, struct reply *reply)
+static int run_opendir(struct call *call, bool nowait)
 {
 	struct fuse_file_info info = { .flags = (int)call->offset };
 	struct listing *listing;
 	int error = namespace_open_listing(call->ops->ns, call->inode, nowait,
 					   &listing);
 
-	(void)reply;
 	if (error == -EAGAIN && nowait)
 		return error;
 	if (error) {
@@ -402,15 +402,13 @@ static int run_list(struct call *call, bool nowait, bool plus)
 	return 0;
 }
 
-static int run_readdir(struct call *call, bool nowait, struct reply *reply)
+static int run_readdir(struct call *call, bool nowait)
 {
-	(void)reply;
 	return run_list(call, nowait, false);
 }
 
-static int run_readdirplus(struct call *call, bool nowait, struct reply *reply)
+static int run_readdirplus(struct call *call, bool nowait)
 {
-	(void)reply;
 	return run_list(call, nowait, true);
 }
 

@@ -4,8 +4,8 @@
 #define FS_FUSE_OPS_H
 
 #include "fs/fuse/interrupt.h"
-#include "fs/fuse/pool.h"
 #include "fs/tree/namespace.h"
+#include "shard/base/pool.h"
 
 #include <stdbool.h>
 #include <stddef.h>

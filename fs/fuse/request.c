@@ -49,11 +49,8 @@
 
 enum { HERE, REGISTERING, EARLY, ARMED, ANSWERED };
 
-/* Of the threads that receive requests: a reply to build reads in. */
-static _Thread_local struct reply *thread_reply;
-
 struct call call_make(struct fuse_req *request, uint64_t inode,
-		      int (*run)(struct call *, bool, struct reply *))
+		      int (*run)(struct call *, bool))
 {
 	return (struct call){ .run = run, .ops = fuse_req_userdata(request),
 			      .request = request, .inode = inode };
@@ -141,13 +138,13 @@ static void finish(struct call *call)
 	free(call);
 }
 
-static void run_on_pool(struct job *job, struct reply *reply)
+static void run_on_pool(struct job *job)
 {
 	struct call *call = (struct call *)job;
 
 	/* Nobody waits for it any more: others should not have to. */
 	if (atomic_load(&call->state) != ANSWERED)
-		call->run(call, false, reply);
+		call->run(call, false);
 	finish(call);
 }
 
@@ -180,20 +177,10 @@ void call_start(const struct call *call, const char *name)
 	*copy = *call;
 	if (name)
 		memcpy(copy->name, name, name_size);
-	if (!thread_reply)
-		thread_reply = reply_create();
-	if (thread_reply)
-		thread_reply->lane = call->ops->lane;
-	if (copy->run(copy, true, thread_reply) != -EAGAIN) {
+	copy->job.lane = call->ops->lane;
+	if (copy->run(copy, true) != -EAGAIN) {
 		free(copy);
 		return;
 	}
-	copy->job.lane = thread_reply ? thread_reply->lane : LANE_STORE;
 	go_to_pool(copy);
-}
-
-void call_thread_finish(void)
-{
-	reply_destroy(thread_reply);
-	thread_reply = NULL;
 }

@@ -21,9 +21,9 @@ struct call {
 	struct job job;		/* first: passed as this */
 	/*
 	 * Claims the call, replies and returns 0, or returns -EAGAIN without
-	 * either, but only when @nowait. @reply may be NULL: out of memory.
+	 * either, but only when @nowait; job.lane is what it waits for then.
 	 */
-	int (*run)(struct call *call, bool nowait, struct reply *reply);
+	int (*run)(struct call *call, bool nowait);
 	const struct ops *ops;
 	struct fuse_req *request;
 	uint64_t inode;
@@ -39,7 +39,7 @@ struct call {
 
 /* A call to start. */
 struct call call_make(struct fuse_req *request, uint64_t inode,
-		      int (*run)(struct call *, bool, struct reply *));
+		      int (*run)(struct call *, bool));
 
 /* Run a copy of @call, with @name unless NULL, here, or on the pool if it
  * would block. */
@@ -49,8 +49,5 @@ void call_start(const struct call *call, const char *name);
  * answered, the request is gone, and what would be the reply must be undone,
  * as when the kernel does not take one. */
 bool call_claim(struct call *call);
-
-/* What a thread that starts calls owns; before it ends. */
-void call_thread_finish(void);
 
 #endif

@@ -2,12 +2,11 @@
 #define FUSE_USE_VERSION 314
 #include "fs/fuse/workers.h"
 
-#include "fs/fuse/request.h"
-
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +76,6 @@ static void finish_worker(void *context)
 	struct fuse_buf *buffer = context;
 
 	free(buffer->mem);
-	call_thread_finish();
 }
 
 static void *first_main(void *context)

@@ -126,8 +126,8 @@ int namespace_open(struct namespace *ns, uint64_t inode, bool nowait,
 void namespace_close(struct namespace *ns, struct handle *handle);
 void handle_hold(struct handle *handle);
 
-/* Bytes at @offset into @reply, laid out in its iov until it is released;
- * fewer at the end of the file. 0 or -errno, -EAGAIN if reply->nowait. */
+/* Bytes at @offset into @reply, which takes loans, until it is released; fewer
+ * at the end of the file. 0 or -errno, -EAGAIN if reply->nowait. */
 int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		   uint64_t offset, struct reply *reply);
 

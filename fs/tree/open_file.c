@@ -320,91 +320,96 @@ void handle_close_all(struct namespace *ns)
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* Bytes of a descriptor by way of the reply's buffer. */
-static int read_file(struct namespace *ns, struct handle *handle,
-		     uint64_t size, uint64_t offset, struct reply *reply)
+/* Fewer at the end of the file. */
+static int read_up_to(int fd, uint64_t offset, struct reply *reply)
 {
-	unsigned char *buffer = reply_buffer(reply);
-	struct stat status;
-	struct pin pin;
-	ssize_t got;
-	size_t done = 0;
+	uint64_t done = 0;
 
-	if (!buffer)
-		return -ENOMEM;
-	if (reply->nowait && !ns->in_memory && !handle->live)
-		return -EAGAIN;
-	while (done < size) {
-		got = pread(handle->fd, buffer + done, size - done,
-			    (off_t)(offset + done));
+	while (done < reply->size) {
+		ssize_t got = pread(fd, reply->data + done, reply->size - done,
+				    (off_t)(offset + done));
+
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
 			return -errno;
 		if (got == 0)
 			break;
-		done += (size_t)got;
+		done += (uint64_t)got;
 	}
-	if (handle->immutable) {
+	reply->size = done;
+	return 0;
+}
+
+static int read_file(struct namespace *ns, struct handle *handle,
+		     uint64_t offset, struct reply *reply)
+{
+	struct stat status;
+	struct pin pin;
+	int error;
+
+	if (reply->nowait && !ns->in_memory && !handle->live)
+		return -EAGAIN;
+	error = read_up_to(handle->fd, offset, reply);
+	if (!error && handle->immutable) {
 		if (fstat(handle->fd, &status) < 0)
 			return -errno;
 		pin = pin_from_stat(&status);
 		if (!pin_equal(&pin, &handle->pin))
 			return -ESTALE;
 	}
-	reply->iov[0] = (struct iovec){ buffer, done };
-	reply->iov_count = done > 0;
-	return 0;
+	return error;
 }
 
 static int read_remote(struct namespace *ns, struct handle *handle,
-		       uint64_t size, uint64_t offset, struct reply *reply)
+		       uint64_t offset, struct reply *reply)
 {
 	const struct file_range range = {
 		.path = handle->path, .pin = handle->pin,
 		.exact = handle->immutable, .offset = offset,
-		.size = (uint32_t)size,
+		.size = (uint32_t)reply->size,
 	};
-	unsigned char *buffer = reply_buffer(reply);
 	size_t got;
 	int error;
 
-	if (!buffer)
-		return -ENOMEM;
-	reply->lane = peers_read_lane(handle->rank);
+	reply->rank = (int)handle->rank;
 	if (reply->nowait)
 		return -EAGAIN;
-	error = ns->peers->file(ns->peers, handle->rank, &range, buffer, &got);
+	error = ns->peers->file(ns->peers, handle->rank, &range, reply->data,
+				&got);
 	if (error)
 		return error == -ESTALE || error == -ENOMEM ? error : -EIO;
-	reply->iov[0] = (struct iovec){ buffer, got };
-	reply->iov_count = got > 0;
+	reply->size = got;
 	return 0;
 }
 
 int namespace_read(struct namespace *ns, struct handle *handle, uint64_t size,
 		   uint64_t offset, struct reply *reply)
 {
-	reply_begin(reply, 0);
-	if (handle->live && atomic_load(&handle->live->retired))
-		return -ESTALE;
+	int error;
+
 	if (size > LIMIT_READ_SIZE)
 		size = LIMIT_READ_SIZE;
+	error = reply_begin(reply, NULL, size);
+	if (error)
+		return error;
+	if (handle->live && atomic_load(&handle->live->retired))
+		return -ESTALE;
 	if (handle->fd >= 0)
-		return read_file(ns, handle, size, offset, reply);
+		return read_file(ns, handle, offset, reply);
 	if (handle->remote)
-		return read_remote(ns, handle, size, offset, reply);
+		return read_remote(ns, handle, offset, reply);
 	if (offset >= handle->size)
-		return 0;
-	if (size > handle->size - offset)
-		size = handle->size - offset;
+		reply->size = 0;
+	else if (size > handle->size - offset)
+		reply->size = handle->size - offset;
 	if (handle->content)
-		return virtual_file_read(
-			handle->content,
-			checkpoint_source(handle->live->checkpoint), offset,
-			size, reply);
-	reply->iov[0] = (struct iovec){ handle->text.data + offset, size };
-	reply->iov_count = 1;
+		return virtual_file_read(handle->content,
+				checkpoint_source(handle->live->checkpoint),
+				offset < handle->size ? offset : handle->size,
+				reply);
+	if (reply->size > 0)
+		reply_lend(reply, handle->text.data + offset, NULL, NULL, NULL);
 	return 0;
 }
 

@@ -347,7 +347,7 @@ static int read_pieces(const struct namespace *ns, const struct live *live,
 		error = check_piece(ns, live, entry, piece, request->pins[i]);
 		for (j = 0; j < entry->ndim; j++)
 			bytes *= piece->count[j];
-		if (!error && bytes > REPLY_SIZE_MAX - size)
+		if (!error && bytes > reply->size - size)
 			error = -E2BIG;
 		reply->base = size;
 		if (!error)
@@ -371,14 +371,9 @@ static int serve_pieces(void *context, const struct piece_request *request,
 	if (!live)
 		return -ENODATA;
 	catalog = live->checkpoint->catalog;
-	reply->copy = true;
-	reply->nowait = false;
-	reply_begin(reply, REPLY_SIZE_MAX);
-	reply->fault.error = 0;
 	if (live->checkpoint->spread &&
 	    request->entry < catalog->tensor_count + catalog->object_count)
 		error = read_pieces(ns, live, request, reply, ret_size);
-	reply->copy = false;
 	nodes_put_live(&ns->nodes, live);
 	counters_add(&ns->counters.reads[COUNTERS_SERVED],
 		     error ? 0 : *ret_size, error, began);

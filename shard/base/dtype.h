@@ -58,6 +58,9 @@ enum dtype_kind {
 	DTYPE_KIND_COMPLEX,	/* two floats: real, imaginary */
 };
 
+/* Bytes of the largest element. */
+enum { DTYPE_SIZE_MAX = 16 };
+
 struct dtype_info {
 	const char *name;	/* safetensors: "F32"; others by its scheme */
 	const char *torch;	/* torch.NAME: "float32" */

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -203,6 +205,53 @@ int io_read(int fd, void *buffer, size_t size, uint64_t offset)
 		p += got;
 		size -= (size_t)got;
 		offset += (uint64_t)got;
+	}
+	return 0;
+}
+
+bool io_is_in_memory(int folder)
+{
+	struct statfs status;
+
+	return fstatfs(folder, &status) == 0 &&
+	       (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+}
+
+/* One call. A file system that cannot be told not to block may do so. */
+static ssize_t read_some(const struct io_file *file,
+			 const struct iovec *vectors, unsigned count,
+			 uint64_t offset)
+{
+	int flags = file->nowait && !file->in_memory ? RWF_NOWAIT : 0;
+	ssize_t got;
+
+	do
+		got = preadv2(file->fd, vectors, (int)count, (off_t)offset,
+			      flags);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return flags && errno == EOPNOTSUPP ? -EAGAIN : -errno;
+	return got > 0 ? got : -EIO;
+}
+
+int io_read_vectors(const struct io_file *file, struct iovec *vectors,
+		    unsigned count, uint64_t offset)
+{
+	while (count > 0) {
+		ssize_t got = read_some(file, vectors, count, offset);
+
+		if (got < 0)
+			return (int)got;
+		offset += (uint64_t)got;
+		while (count > 0 && (size_t)got >= vectors->iov_len) {
+			got -= (ssize_t)vectors->iov_len;
+			vectors++;
+			count--;
+		}
+		if (count > 0) {
+			vectors->iov_base = (char *)vectors->iov_base + got;
+			vectors->iov_len -= (size_t)got;
+		}
 	}
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 /*
  * What a file was when the catalog was built. Two equal pins mean the same
@@ -47,8 +48,23 @@ bool io_is_missing(int error);
 /* Open the folder @path below @folder, on whatever file system. */
 int io_open_folder(int folder, const char *path, int *ret_fd);
 
+/* How a file is read. */
+struct io_file {
+	int fd;
+	bool nowait;		/* -EAGAIN instead of blocking */
+	bool in_memory;		/* reading never blocks: see io_is_in_memory */
+};
+
+/* Do the pages of files of @folder never leave memory (tmpfs)? The kernel
+ * cannot be told there not to block, and need not be. */
+bool io_is_in_memory(int folder);
+
 /* Full or an error: -EIO when the file ends before. */
 int io_read(int fd, void *buffer, size_t size, uint64_t offset);
+/* Likewise, into each of @count <= IO_VECTORS_MAX in turn, which are used up. */
+enum { IO_VECTORS_MAX = 256 };
+int io_read_vectors(const struct io_file *file, struct iovec *vectors,
+		    unsigned count, uint64_t offset);
 
 /*
  * Bytes to parse: part of a file, or memory in a test. `read` is full or

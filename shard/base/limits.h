@@ -111,12 +111,7 @@
  * the whole tensor, within which they lie. */
 #define LIMIT_HOLES 256
 
-/* Segments of one reply: the kernel takes 1024 (IOV_MAX), libfuse needs one
- * for its header. */
-#define LIMIT_SEGMENTS 1000
-
-/* Bytes of one read: what the kernel sends at most (256 pages), and an
- * element and a header's worth more. */
+/* Bytes of one read: what the kernel asks for at most (256 pages). */
 #define LIMIT_READ_SIZE MIB
 
 /* Pieces that one rank asks another for at once: what the loop of a read

@@ -12,23 +12,19 @@
 #include "shard/read/file_cache.h"
 
 #include <errno.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/statfs.h>
 #include <unistd.h>
 
 static const uint32_t open_bit = UINT32_C(1) << 31;
 
-/* Open slots of the process: each costs a descriptor and a mapping, of which
- * the kernel grants 65530. */
+/* Open slots of the process: each costs a descriptor. */
 static atomic_uint open_total;
 enum { OPEN_TOTAL_MAX = 16384 };
 
-struct slot {
+struct cache_slot {
 	_Atomic uint32_t state;
 	struct cached_file file; /* guarded by state: written while closed */
 };
@@ -43,16 +39,8 @@ struct file_cache {
 	atomic_bool stale;
 	pthread_mutex_t lock;
 	uint64_t hand;			/* of the clock; guarded by lock */
-	struct slot slots[];
+	struct cache_slot slots[];
 };
-
-static bool is_in_memory(int folder)
-{
-	struct statfs status;
-
-	return fstatfs(folder, &status) == 0 &&
-	       (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
-}
 
 static struct file_cache *create(const struct catalog *catalog,
 				 const struct pin *pins)
@@ -77,7 +65,7 @@ struct file_cache *file_cache_create(int folder, const struct catalog *catalog,
 
 	if (files) {
 		files->folder = folder;
-		files->in_memory = is_in_memory(folder);
+		files->in_memory = io_is_in_memory(folder);
 	}
 	return files;
 }
@@ -97,7 +85,7 @@ struct file_cache *file_cache_create_spread(const int *folders,
 	files->in_memory = true;
 	for (i = 0; i < catalog->file_count && files->in_memory; i++)
 		if (folders[ranks[i]] >= 0)
-			files->in_memory = is_in_memory(folders[ranks[i]]);
+			files->in_memory = io_is_in_memory(folders[ranks[i]]);
 	return files;
 }
 
@@ -107,10 +95,8 @@ static int folder_of(const struct file_cache *files, uint32_t index)
 				files->folder;
 }
 
-static void close_slot(struct slot *slot)
+static void close_slot(struct cache_slot *slot)
 {
-	if (slot->file.map)
-		munmap((void *)slot->file.map, slot->file.size);
 	close(slot->file.fd);
 	atomic_fetch_sub(&open_total, 1);
 }
@@ -144,7 +130,7 @@ static void evict_locked(struct file_cache *files)
 	uint64_t i, count = files->catalog->file_count;
 
 	for (i = 0; i < count; i++) {
-		struct slot *slot = &files->slots[files->hand++ % count];
+		struct cache_slot *slot = &files->slots[files->hand++ % count];
 		uint32_t idle = open_bit;
 
 		if (atomic_load(&slot->state) == idle) {
@@ -153,8 +139,6 @@ static void evict_locked(struct file_cache *files)
 			if (!atomic_compare_exchange_strong(&slot->state,
 							    &idle, 0))
 				continue;
-			if (file.map)
-				munmap((void *)file.map, file.size);
 			close(file.fd);
 			atomic_fetch_sub(&open_total, 1);
 			return;
@@ -169,7 +153,6 @@ static int open_slot(struct file_cache *files, uint32_t index,
 	struct stat status;
 	struct pin found;
 	const char *path;
-	void *map = NULL;
 	int fd, error;
 
 	if (pin->inode == 0)
@@ -191,17 +174,13 @@ static int open_slot(struct file_cache *files, uint32_t index,
 		atomic_store(&files->stale, true);
 		return -ESTALE;
 	}
-	if (pin->size > 0)
-		map = mmap(NULL, pin->size, PROT_READ, MAP_SHARED, fd, 0);
-	*ret = (struct cached_file){ .fd = fd,
-				     .size = pin->size,
-				     .map = map == MAP_FAILED ? NULL : map };
+	*ret = (struct cached_file){ .fd = fd, .size = pin->size };
 	return 0;
 }
 
 static int get_slow(struct file_cache *files, uint32_t index)
 {
-	struct slot *slot = &files->slots[index];
+	struct cache_slot *slot = &files->slots[index];
 	struct cached_file file;
 	int error = 0;
 
@@ -227,7 +206,7 @@ unlock:
 int file_cache_get(struct file_cache *files, uint32_t index, bool nowait,
 		   struct cached_file *ret_file)
 {
-	struct slot *slot = &files->slots[index];
+	struct cache_slot *slot = &files->slots[index];
 	uint32_t state = atomic_load(&slot->state);
 	int error;
 

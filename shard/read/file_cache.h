@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The files of a catalog, opened when first needed and kept open and mapped,
- * up to a number for the whole process. Thread safe; the fast path of get and
- * put takes no lock.
+ * The files of a catalog, opened when first needed and kept open, up to a
+ * number for the whole process. Thread safe; the fast path of get and put takes
+ * no lock.
  */
 #ifndef SHARD_READ_FILE_CACHE_H
 #define SHARD_READ_FILE_CACHE_H
@@ -27,8 +27,6 @@ void file_cache_destroy(struct file_cache *files);
 struct cached_file {
 	int fd;
 	uint64_t size;			/* bytes */
-	const unsigned char *map;	/* all of it, read-only, for the
-					 * kernel's eyes; NULL: none */
 };
 
 /*

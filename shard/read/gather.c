@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs that are dense in the file and in the target are read to where they
- * belong. All others go through a window: a part of the file in the scratch
- * buffer, from which runs are copied one by one. When a run is not in the
- * window, the window moves to it, and takes with it what comes next as long as
- * the gaps in between are smaller than what a system call costs.
+ * Runs that lie one behind the other in the file, and large ones, are read to
+ * where they belong, many by one call. All others go through a window: a part
+ * of the file in scratch memory, from which runs are copied one by one. When a
+ * run is not in the window, the window moves to it, and takes with it what comes
+ * next as long as the gaps in between are smaller than what a system call
+ * costs.
  */
 #include "shard/read/gather.h"
 
+#include <assert.h>
 #include <string.h>
 
-/* A pread of 4 KiB costs about as much as a pread of nothing. */
-enum { GAP_MAX = 4096 };
+/* A pread of 4 KiB costs about as much as a pread of nothing; and what the
+ * kernel does for each vector costs as much as copying so many bytes. */
+enum { GAP_MAX = 4096, VECTOR_MIN = 512 };
 
-struct window {
-	uint64_t begin, end;	/* bytes of the file that scratch holds */
+struct read_window {
+	uint64_t begin, end;	/* bytes of the file that it holds */
 };
 
 static void swap(unsigned char *p, unsigned width)
@@ -112,18 +115,26 @@ static uint64_t window_end(const struct gather *gather,
 			end += (axis->count - extents->index[last]) *
 			       axis->stride;
 	}
-	if (end - begin > gather->scratch_size)
-		end = begin + gather->scratch_size;
-	return end < gather->file->size ? end : gather->file->size;
+	if (end - begin > LIMIT_READ_SIZE)
+		end = begin + LIMIT_READ_SIZE;
+	return end < gather->file_size ? end : gather->file_size;
 }
 
-static int move_window(const struct gather *gather, struct window *window,
+static int read_at(const struct gather *gather, void *to, uint64_t size,
+		   uint64_t offset)
+{
+	struct iovec vector = { to, size };
+
+	return io_read_vectors(&gather->file, &vector, 1, offset);
+}
+
+static int move_window(const struct gather *gather, struct read_window *window,
 		       uint64_t begin, uint64_t end)
 {
 	int error;
 
 	window->begin = window->end = 0;
-	error = io_read(gather->file->fd, gather->scratch, end - begin, begin);
+	error = read_at(gather, gather->window, end - begin, begin);
 	if (error)
 		return error;
 	window->begin = begin;
@@ -132,7 +143,7 @@ static int move_window(const struct gather *gather, struct window *window,
 }
 
 static int scatter(const struct gather *gather, const struct extents *extents,
-		   const struct extent *extent, struct window *window)
+		   const struct extent *extent, struct read_window *window)
 {
 	uint64_t i;
 	int error;
@@ -150,7 +161,7 @@ static int scatter(const struct gather *gather, const struct extents *extents,
 			if (error)
 				return error;
 		}
-		copy_run(to, gather->scratch + (begin - window->begin),
+		copy_run(to, gather->window + (begin - window->begin),
 			 extent->size);
 		if (gather->flags)
 			transform(gather, to, extent->size);
@@ -158,28 +169,74 @@ static int scatter(const struct gather *gather, const struct extents *extents,
 	return 0;
 }
 
-static bool is_dense(const struct extent *extent)
+/* Runs of which the next begins in the file where one ends. */
+static int read_runs(const struct gather *gather, const struct extent *extent)
 {
-	return extent->count == 1 && extent->size >= GAP_MAX;
+	unsigned char *to = gather->target + extent->target;
+	struct iovec vectors[IO_VECTORS_MAX];
+	uint64_t i = 0, first;
+	int error = 0;
+
+	while (i < extent->count && !error) {
+		for (first = i; i < extent->count && i - first < IO_VECTORS_MAX;
+		     i++)
+			vectors[i - first] = (struct iovec){
+				to + i * extent->target_stride, extent->size,
+			};
+		error = io_read_vectors(&gather->file, vectors,
+					(unsigned)(i - first),
+					extent->offset + first * extent->size);
+	}
+	return error;
+}
+
+/* Runs that are far apart. */
+static int read_each(const struct gather *gather, const struct extent *extent)
+{
+	uint64_t i;
+	int error = 0;
+
+	for (i = 0; i < extent->count && !error; i++)
+		error = read_at(gather, gather->target + extent->target +
+						i * extent->target_stride,
+				extent->size,
+				extent->offset + i * extent->stride);
+	return error;
+}
+
+static void transform_all(const struct gather *gather,
+			  const struct extent *extent)
+{
+	uint64_t i;
+
+	for (i = 0; gather->flags && i < extent->count; i++)
+		transform(gather, gather->target + extent->target +
+					  i * extent->target_stride,
+			  extent->size);
+}
+
+static bool is_contiguous(const struct extent *extent)
+{
+	return extent->count > 1 && extent->stride == extent->size &&
+	       extent->size >= VECTOR_MIN;
 }
 
 int gather_extents(const struct gather *gather, struct extents *extents)
 {
-	struct window window = { 0, 0 };
+	struct read_window window = { 0, 0 };
 	struct extent extent;
 	int error = 0;
 
 	while (!error && extents_next(extents, &extent)) {
-		unsigned char *to = gather->target + extent.target;
-
-		if (!is_dense(&extent)) {
+		assert(extent.size <= LIMIT_READ_SIZE);
+		if (!is_contiguous(&extent) && extent.size < GAP_MAX) {
 			error = scatter(gather, extents, &extent, &window);
 			continue;
 		}
-		error = io_read(gather->file->fd, to, extent.size,
-				extent.offset);
-		if (!error && gather->flags)
-			transform(gather, to, extent.size);
+		error = is_contiguous(&extent) ? read_runs(gather, &extent) :
+						 read_each(gather, &extent);
+		if (!error)
+			transform_all(gather, &extent);
 	}
 	return error;
 }

@@ -1,9 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Decoded bytes are always copied, never borrowed: references to items of the
- * cache must not be held for long (decoded_cache.h), and next to decoding a
- * copy costs little.
- */
 #include "shard/read/source_decoded.h"
 
 #include "shard/codec/decode.h"
@@ -239,19 +234,18 @@ static int gather_piece(const struct plan *plan, const struct piece *piece,
 			const struct decoded *item, const struct layout *layout,
 			struct reply *reply)
 {
-	const struct cached_file file = { .fd = item->fd, .size = item->size };
 	struct gather gather = {
-		.file = &file, .target = reply_buffer(reply),
-		.scratch = reply_scratch(reply),
-		.scratch_size = REPLY_SIZE_MAX,
+		.file = { .fd = item->fd, .in_memory = true },
+		.file_size = item->size,
+		.target = reply->data + reply->base,
+		.window = reply_window(reply),
 		.dtype = (enum dtype)plan->entry->dtype,
 		.flags = layout->flags,
 	};
 	struct extents extents;
 
-	if (!gather.target || !gather.scratch)
+	if (!gather.window)
 		return -ENOMEM;
-	gather.target += reply->base;
 	extents_init(&extents, plan, piece, layout);
 	return gather_extents(&gather, &extents);
 }

@@ -6,14 +6,7 @@
 #include "shard/read/item_layouts.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-/* Runs below this are copied: the kernel pins pages for each segment. */
-enum { BORROW_SIZE_MIN = 1024 };
 
 struct source_file {
 	struct source base;		/* first: passed as this */
@@ -24,100 +17,25 @@ struct source_file {
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* Are these bytes of the mapping in memory? Without @nowait, make them so. */
-static int make_resident(struct source_file *s, const struct cached_file *file,
-			 uint64_t offset, uint64_t size, bool nowait)
-{
-	const uint64_t page = 4096;
-	unsigned char resident[2 + 2 * LIMIT_READ_SIZE / 4096];
-	uint64_t begin = offset & ~(page - 1), end = offset + size, i, count;
-	void *address = (void *)(file->map + begin);
-
-	if (file_cache_in_memory(s->files))
-		return 0;
-	if (!nowait) {
-		posix_fadvise(file->fd, (off_t)begin, (off_t)(end - begin),
-			      POSIX_FADV_WILLNEED);
-		/* Old kernels have no such advice: the kernel will wait for
-		 * the pages when it copies them. */
-		if (madvise(address, end - begin, MADV_POPULATE_READ) < 0 &&
-		    errno == EFAULT)
-			return -EIO;
-		return 0;
-	}
-	count = (end - begin + page - 1) / page;
-	if (count > sizeof(resident) ||
-	    mincore(address, end - begin, resident) < 0)
-		return -EAGAIN;
-	for (i = 0; i < count; i++)
-		if (!(resident[i] & 1))
-			return -EAGAIN;
-	return 0;
-}
-
-static int borrow_extent(struct source_file *s, const struct cached_file *file,
-			 const struct extent *extent, struct reply *reply)
-{
-	bool dense = extent->count == 1 || extent->stride == extent->size;
-	uint64_t i;
-	int error = 0;
-
-	if (dense)
-		error = make_resident(s, file, extent->offset,
-				      extent->size * extent->count,
-				      reply->nowait);
-	for (i = 0; i < extent->count && !error; i++) {
-		uint64_t offset = extent->offset + i * extent->stride;
-
-		if (!dense)
-			error = make_resident(s, file, offset, extent->size,
-					      reply->nowait);
-		if (!error)
-			error = reply_borrow(reply, extent->target +
-					     i * extent->target_stride,
-					     file->map + offset, extent->size);
-	}
-	return error;
-}
-
-/* Borrowed files are checked once more when the kernel has copied them, so
- * that a change in between is noticed by the next read at the latest. */
-static void release_file(void *context, uint64_t index)
-{
-	struct source_file *s = context;
-
-	file_cache_check(s->files, (uint32_t)index);
-	file_cache_put(s->files, (uint32_t)index);
-}
-
 static int gather_piece(struct source_file *s, const struct plan *plan,
-			const struct layout *layout,
-			const struct cached_file *file, struct extents *extents,
-			struct reply *reply)
+			const struct piece *piece, const struct layout *layout,
+			const struct cached_file *file, struct reply *reply)
 {
 	struct gather gather = {
-		.file = file, .target = reply_buffer(reply),
-		.scratch = reply_scratch(reply),
-		.scratch_size = REPLY_SIZE_MAX,
+		.file = { .fd = file->fd, .nowait = reply->nowait,
+			  .in_memory = file_cache_in_memory(s->files) },
+		.file_size = file->size,
+		.target = reply->data + reply->base,
+		.window = reply_window(reply),
 		.dtype = (enum dtype)plan->entry->dtype,
 		.flags = layout->flags,
 	};
+	struct extents extents;
 
-	if (!gather.target || !gather.scratch)
+	if (!gather.window)
 		return -ENOMEM;
-	gather.target += reply->base;
-	/* A pread may block, on a store that is not in memory. */
-	if (reply->nowait && !file_cache_in_memory(s->files))
-		return -EAGAIN;
-	return gather_extents(&gather, extents);
-}
-
-static bool can_borrow(const struct extents *extents,
-		       const struct cached_file *file,
-		       const struct layout *layout, const struct reply *reply)
-{
-	return !reply->gather && file->map && !layout->flags &&
-	       extents->extent.size >= BORROW_SIZE_MIN;
+	extents_init(&extents, plan, piece, layout);
+	return gather_extents(&gather, &extents);
 }
 
 static int read_piece(struct source_file *s, const struct plan *plan,
@@ -125,8 +43,6 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 {
 	uint32_t index =
 		catalog_shard(s->catalog, plan->entry, piece->shard)->file;
-	struct extents extents;
-	struct extent extent;
 	struct layout layout;
 	struct cached_file file;
 	int error;
@@ -138,22 +54,10 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 	if (!error)
 		error = item_layouts_get(s->layouts, plan, piece->shard, &file,
 					 reply, &layout);
-	if (error)
-		goto put_file;
-	extents_init(&extents, plan, piece, &layout);
-	if (!can_borrow(&extents, &file, &layout, reply)) {
-		error = gather_piece(s, plan, &layout, &file, &extents, reply);
-		if (!error)
-			error = file_cache_check(s->files, index);
-		goto put_file;
-	}
-	error = reply_hold(reply, release_file, s, index);
-	if (error)
-		goto put_file;
-	while (!error && extents_next(&extents, &extent))
-		error = borrow_extent(s, &file, &extent, reply);
-	return error;
-put_file:
+	if (!error)
+		error = gather_piece(s, plan, piece, &layout, &file, reply);
+	if (!error)
+		error = file_cache_check(s->files, index);
 	file_cache_put(s->files, index);
 	return error;
 }

@@ -2,14 +2,9 @@
 /*
  * The source of shards in the files of one folder.
  *
- * Data that is row-major and in runs of 1 KiB or more is borrowed from a
- * mapping of its file, for the kernel alone to read: a load from a mapping of
- * a truncated file is SIGBUS, while the kernel gets EFAULT. Everything that
- * our own code touches comes by pread into a buffer.
- *
  * A file is what its pin says or it is not used: it is checked before its
- * bytes are handed out and again when they are released. Once one differs the
- * source is stale for good, and every read is -ESTALE.
+ * bytes are read and again when they have been. Once one differs the source is
+ * stale for good, and every read is -ESTALE.
  */
 #ifndef SHARD_READ_SOURCE_FILE_H
 #define SHARD_READ_SOURCE_FILE_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/read/transfer.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -91,7 +92,7 @@ static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 	return error;
 }
 
-int transfer_fill(const struct transfer *transfer, struct reply *reply)
+int transfer_read(const struct transfer *transfer, struct reply *reply)
 {
 	uint64_t element = dtype_info(transfer->entry->dtype)->size;
 	uint64_t begin, end;
@@ -99,40 +100,11 @@ int transfer_fill(const struct transfer *transfer, struct reply *reply)
 
 	if (element == 0)
 		return -EOPNOTSUPP;
-	/* Of what overlaps the last one counts: in the order of copying. */
-	if (transfer->entry->flags & CATALOG_OVERLAP && !reply->gather)
-		return -ENOBUFS;
+	assert(transfer->offset % element == 0 &&
+	       transfer->size % element == 0 &&
+	       transfer->size <= reply->size - reply->base);
 	begin = transfer->offset / element;
 	end = begin + transfer->size / element;
 	error = check_coverage(transfer, begin, end);
 	return error ? error : fill(transfer, begin, end, reply);
-}
-
-int transfer_read(const struct transfer *transfer, struct reply *reply)
-{
-	uint64_t element = dtype_info(transfer->entry->dtype)->size;
-	struct transfer whole = *transfer;
-	uint64_t skip;
-	bool gather = false;
-	int error;
-
-	if (element == 0)
-		return -EOPNOTSUPP;
-	skip = transfer->offset % element;
-	whole.offset -= skip;
-	whole.size = (skip + transfer->size + element - 1) / element * element;
-	for (;;) {
-		reply_begin(reply, whole.size);
-		reply->gather |= gather;
-		error = transfer_fill(&whole, reply);
-		if (!error)
-			error = reply_finish(reply, skip, transfer->size);
-		if (error != -ENOBUFS || reply->gather)
-			break;
-		/* Too finely cut to be borrowed: copy it together. */
-		gather = true;
-	}
-	if (error)
-		reply_release(reply);
-	return error;
 }

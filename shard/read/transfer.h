@@ -14,16 +14,9 @@ struct transfer {
 };
 
 /*
- * Make @reply hold the bytes, laid out in reply->iov until it is released.
- * 0 or -errno (source.h). The size is at most LIMIT_READ_SIZE. Thread safe
- * for different replies.
+ * Fill @reply behind its base with the bytes, whole elements. 0 or -errno
+ * (source.h). Thread safe for different replies.
  */
 int transfer_read(const struct transfer *transfer, struct reply *reply);
-
-/*
- * Add the bytes, whole elements, to @reply behind its base. Besides other
- * -errno, -ENOBUFS: the reply must be begun again, to gather.
- */
-int transfer_fill(const struct transfer *transfer, struct reply *reply);
 
 #endif

@@ -2,10 +2,13 @@
 /*
  *	header | span 0 | span 1 | ...
  *
- * A span is a tensor, or the selection of the only one. A read covers some of
- * them; it is widened to whole elements at its two ends, which is all the
- * widening there can be, and each span puts its part behind the base of the
- * reply.
+ * A span is a tensor, or the selection of the only one. A read covers parts of
+ * some of them, each of which is
+ *
+ *	end of an element | whole elements | start of an element
+ *
+ * Whole elements are read to where they belong; of one that is cut, which
+ * hardly anybody asks for, all is read beside, and a part is copied.
  */
 #include "shard/read/virtual_file.h"
 
@@ -14,6 +17,7 @@
 #include "shard/safetensors/safetensors_header.h"
 #include "shard/values/convert.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -304,56 +308,73 @@ static uint64_t find_span(const struct virtual_file *file, uint64_t offset)
 	return low;
 }
 
+/* Where a reply was filled, while it is filled elsewhere. */
+struct filled {
+	unsigned char *data;
+	uint64_t size, base;
+	bool takes_loans;
+};
+
+static struct filled redirect(struct reply *reply, void *data, uint64_t size)
+{
+	const struct filled filled = { reply->data, reply->size, reply->base,
+				       reply->takes_loans };
+
+	reply->data = data;
+	reply->size = size;
+	reply->base = 0;
+	reply->takes_loans = false;
+	return filled;
+}
+
+static void restore(struct reply *reply, const struct filled *filled)
+{
+	reply->data = filled->data;
+	reply->size = filled->size;
+	reply->base = filled->base;
+	reply->takes_loans = filled->takes_loans;
+}
+
 /* Elements [@begin, @end) of the transfer's tensor, converted. */
-static int fill_converted(struct transfer *transfer, enum dtype to,
+static int read_converted(struct transfer *transfer, enum dtype to,
 			  uint64_t begin, uint64_t end, struct reply *reply)
 {
 	enum dtype from = (enum dtype)transfer->entry->dtype;
-	uint64_t element = dtype_info(from)->size;
-	uint64_t most = LIMIT_READ_SIZE / element, count;
-	unsigned char *target = reply_buffer(reply);
-	struct reply *inner = reply_inner(reply);
-	int error;
+	uint64_t element = dtype_info(from)->size, count;
+	uint64_t most = LIMIT_READ_SIZE / element;
+	unsigned char *target = reply->data + reply->base;
+	unsigned char *elements = reply_elements(reply);
+	struct filled filled;
+	int error = elements ? 0 : -ENOMEM;
 
-	if (!target || !inner)
-		return -ENOMEM;
-	target += reply->base;
-	for (; begin < end; begin += count) {
+	for (; begin < end && !error; begin += count) {
 		count = end - begin < most ? end - begin : most;
 		transfer->offset = begin * element;
 		transfer->size = count * element;
-		error = transfer_read(transfer, inner);
-		reply->lane = inner->lane;
-		if (inner->fault.error) {
-			reply->fault = inner->fault;
-			reply->fault_file = inner->fault_file;
-		}
+		filled = redirect(reply, elements, LIMIT_READ_SIZE);
+		error = transfer_read(transfer, reply);
+		restore(reply, &filled);
 		if (error)
-			return error;
-		/* What copies has all of it in its buffer, in one piece. */
-		convert(from, to, inner->iov[0].iov_base, target, count);
+			break;
+		convert(from, to, elements, target, count);
 		target += count * dtype_info(to)->size;
-		reply_release(inner);
 	}
-	return 0;
+	return error;
 }
 
 /* Bytes [@from, @to) of the span, whole elements. */
-static int fill_span(const struct virtual_file *file, uint64_t index,
-		     struct source *source, uint64_t from, uint64_t to,
-		     struct reply *reply)
+static int read_elements(const struct virtual_file *file, uint64_t index,
+			 struct source *source, uint64_t from, uint64_t to,
+			 struct reply *reply)
 {
 	const struct span *span = &file->spans[index];
 	const struct catalog_entry *entry =
 		catalog_entry(file->catalog, span->entry);
 	uint64_t element = dtype_info(span->dtype)->size;
 	struct transfer transfer = {
-		.source = source,
-		.catalog = file->catalog,
-		.entry = entry,
+		.source = source, .catalog = file->catalog, .entry = entry,
 		.selection = &file->selection,
-		.offset = from,
-		.size = to - from,
+		.offset = from, .size = to - from,
 	};
 	struct box shape;
 
@@ -362,95 +383,108 @@ static int fill_span(const struct virtual_file *file, uint64_t index,
 		transfer.selection = &shape;
 	}
 	if (span->dtype == (enum dtype)entry->dtype)
-		return transfer_fill(&transfer, reply);
-	return fill_converted(&transfer, span->dtype, from / element,
+		return transfer_read(&transfer, reply);
+	return read_converted(&transfer, span->dtype, from / element,
 			      to / element, reply);
 }
 
-struct range {
-	uint64_t begin, end;	/* bytes of the data, whole elements */
-	uint64_t first;		/* span */
+/* What one read does. */
+struct span_read {
+	const struct virtual_file *file;
+	struct source *source;
+	uint64_t index;			/* of the span */
+	struct reply *reply;
 };
 
-static int fill(const struct virtual_file *file, struct source *source,
-		const struct range *range, struct reply *reply)
+/* Bytes [@from, @to) of the element that begins at @begin of the span. */
+static int read_cut(const struct span_read *read, uint64_t begin, uint64_t from,
+		    uint64_t to)
 {
-	uint64_t i;
-	int error = 0;
+	struct reply *reply = read->reply;
+	enum dtype dtype = read->file->spans[read->index].dtype;
+	unsigned char element[DTYPE_SIZE_MAX];
+	struct filled filled = redirect(reply, element, sizeof(element));
+	int error = read_elements(read->file, read->index, read->source, begin,
+				  begin + dtype_info(dtype)->size, reply);
 
-	for (i = range->first; i < file->span_count && !error; i++) {
-		uint64_t begin = file->spans[i].begin;
-		uint64_t from = begin > range->begin ? begin : range->begin;
-		uint64_t to = span_end(file, i);
-
-		if (begin >= range->end)
-			break;
-		if (to > range->end)
-			to = range->end;
-		if (from >= to)
-			continue;
-		reply->base = from - range->begin;
-		error = fill_span(file, i, source, from - begin, to - begin,
-				  reply);
-	}
+	restore(reply, &filled);
+	if (!error)
+		memcpy(reply->data + reply->base, element + (from - begin),
+		       to - from);
 	return error;
 }
 
-/* @size > 0 bytes of the data. */
-static int read_data(const struct virtual_file *file, struct source *source,
-		     uint64_t offset, uint64_t size, struct reply *reply)
+/* Bytes [@from, @to) of the span. */
+static int read_span(const struct span_read *read, uint64_t from, uint64_t to)
 {
-	uint64_t end = offset + size, last = find_span(file, end - 1);
-	struct range range = { .first = find_span(file, offset) };
-	const struct span *a = &file->spans[range.first];
-	const struct span *b = &file->spans[last];
-	uint64_t element = dtype_info(b->dtype)->size;
-	bool gather = false;
+	const struct span *span = &read->file->spans[read->index];
+	uint64_t element = dtype_info(span->dtype)->size, end;
 	int error;
 
-	range.begin = offset -
-		      (offset - a->begin) % dtype_info(a->dtype)->size;
-	range.end = b->begin +
-		    (end - b->begin + element - 1) / element * element;
-	for (;;) {
-		reply_begin(reply, range.end - range.begin);
-		reply->gather |= gather;
-		error = fill(file, source, &range, reply);
-		if (!error)
-			error = reply_finish(reply, offset - range.begin,
-					     size);
-		if (error != -ENOBUFS || reply->gather)
-			break;
-		/* Too finely cut to be borrowed: copy it together. */
-		gather = true;
+	if (from % element > 0) {
+		end = from - from % element + element;
+		if (end > to)
+			end = to;
+		error = read_cut(read, from - from % element, from, end);
+		if (error || end == to)
+			return error;
+		read->reply->base += end - from;
+		from = end;
 	}
-	if (error)
-		reply_release(reply);
+	end = to - to % element;
+	if (end > from) {
+		error = read_elements(read->file, read->index, read->source,
+				      from, end, read->reply);
+		if (error)
+			return error;
+		read->reply->base += end - from;
+	}
+	return end < to ? read_cut(read, end, end, to) : 0;
+}
+
+/* Bytes [@begin, @end) of the data, behind what comes before them in the
+ * reply. */
+static int read_data(const struct virtual_file *file, struct source *source,
+		     uint64_t begin, uint64_t end, struct reply *reply)
+{
+	struct span_read read = {
+		.file = file, .source = source, .reply = reply,
+		.index = find_span(file, begin),
+	};
+	uint64_t first = reply->base;
+	int error = 0;
+
+	for (; read.index < file->span_count && !error; read.index++) {
+		uint64_t start = file->spans[read.index].begin;
+		uint64_t from = start > begin ? start : begin;
+		uint64_t to = span_end(file, read.index);
+
+		if (start >= end)
+			break;
+		if (to > end)
+			to = end;
+		if (from >= to)
+			continue;
+		reply->base = first + from - begin;
+		error = read_span(&read, from - start, to - start);
+	}
 	return error;
 }
 
 int virtual_file_read(const struct virtual_file *file, struct source *source,
-		      uint64_t offset, uint64_t size, struct reply *reply)
+		      uint64_t offset, struct reply *reply)
 {
-	uint64_t from_header = 0;
-	int error = 0;
+	uint64_t header = file->header.size, size = reply->size, taken = 0;
 
-	reply_begin(reply, 0);
-	if (offset < file->header.size) {
-		from_header = file->header.size - offset;
-		if (from_header > size)
-			from_header = size;
+	assert(offset <= virtual_file_size(file) &&
+	       size <= virtual_file_size(file) - offset);
+	if (offset < header) {
+		taken = header - offset < size ? header - offset : size;
+		memcpy(reply->data, file->header.data + offset, taken);
 	}
-	if (size > from_header)
-		error = read_data(file, source,
-				  offset + from_header - file->header.size,
-				  size - from_header, reply);
-	if (error || from_header == 0)
-		return error;
-	memmove(reply->iov + 1, reply->iov,
-		reply->iov_count * sizeof(*reply->iov));
-	reply->iov[0] =
-		(struct iovec){ file->header.data + offset, from_header };
-	reply->iov_count++;
-	return 0;
+	if (taken == size)
+		return 0;
+	reply->base = taken;
+	return read_data(file, source, offset + taken - header,
+			 offset + size - header, reply);
 }

@@ -68,12 +68,11 @@ uint64_t virtual_file_size(const struct virtual_file *file);
 uint64_t virtual_file_header_size(const struct virtual_file *file);
 
 /*
- * Make @reply hold bytes [@offset, @offset + @size), inside of the file and
- * at most LIMIT_READ_SIZE, laid out in reply->iov until it is released. The
- * file must live as long. 0 or -errno (source.h). Thread safe for different
+ * Fill @reply, which was begun, with what is at @offset: all of its size is
+ * inside of the file. 0 or -errno (source.h). Thread safe for different
  * replies.
  */
 int virtual_file_read(const struct virtual_file *file, struct source *source,
-		      uint64_t offset, uint64_t size, struct reply *reply);
+		      uint64_t offset, struct reply *reply);
 
 #endif

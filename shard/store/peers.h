@@ -58,17 +58,6 @@ struct piece_request {
 	const uint64_t *pins;	/* pin_hash of the file of each piece */
 };
 
-/* The lanes (source.h) of reading from a rank, and of answering one. */
-static inline unsigned peers_read_lane(unsigned rank)
-{
-	return LANE_RANKS + 2 * rank;
-}
-
-static inline unsigned peers_serve_lane(unsigned rank)
-{
-	return LANE_RANKS + 2 * rank + 1;
-}
-
 enum peer_state {
 	PEER_STARTING,		/* the ranks have not met yet */
 	PEER_SELF,
@@ -181,7 +170,7 @@ struct peer_handlers {
 		       void *buffer, size_t size, size_t *ret_size,
 		       uint64_t *ret_total);
 	/* The elements of all pieces, one dense row-major box behind the
-	 * other, in @reply->buffer. */
+	 * other, from the start of @reply, which was begun. */
 	int (*pieces)(void *context, const struct piece_request *request,
 		      struct reply *reply, size_t *ret_size);
 	/* Look at @path again, and learn the catalog that has @hash. */

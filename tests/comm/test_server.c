@@ -100,7 +100,7 @@ static int pieces(void *context, const struct piece_request *request,
 	assert_int_equal(request->count, 1);
 	assert_int_equal(request->pieces[0].shard, 6);
 	assert_int_equal(request->pins[0], 7);
-	return fill(reply_buffer(reply), ret_size);
+	return fill(reply->data, ret_size);
 }
 
 static int learn(void *context, const char *path, const uint64_t hash[2])

@@ -334,8 +334,8 @@ static void bad_volumes(void **state)
 		int error;
 	} cases[] = {
 		{ { 1, 1, 1 }, 0 },
-		{ { REPLY_SIZE_MAX, 1, 1 }, 0 },
-		{ { REPLY_SIZE_MAX + 1, 1, 1 }, -EPROTO },
+		{ { LIMIT_READ_SIZE, 1, 1 }, 0 },
+		{ { LIMIT_READ_SIZE + 1, 1, 1 }, -EPROTO },
 		{ { 1024, 1024, 2 }, -EPROTO },
 		{ { 0, 1, 1 }, -EPROTO },
 		{ { 1, 1, 0 }, -EPROTO },

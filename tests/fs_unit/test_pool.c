@@ -7,7 +7,7 @@
  */
 #include "support/test.h"
 
-#include "fs/fuse/pool.h"
+#include "shard/base/pool.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -48,12 +48,11 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 	return __real_pthread_create(thread, attributes, start, context);
 }
 
-static void run_blocked(struct job *job, struct reply *reply)
+static void run_blocked(struct job *job)
 {
 	struct blocked *blocked = (struct blocked *)job;
 	unsigned lane = job->lane;
 
-	(void)reply;
 	pthread_mutex_lock(&seen.lock);
 	blocked->begun = ++seen.begun;
 	if (++seen.running[lane] > seen.most[lane])
@@ -257,9 +256,8 @@ struct short_job {
 	sem_t ended;
 };
 
-static void run_short(struct job *job, struct reply *reply)
+static void run_short(struct job *job)
 {
-	(void)reply;
 	sem_post(&((struct short_job *)job)->ended);
 }
 

@@ -6,6 +6,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 #include "support/header_in.h"
+#include "support/reading.h"
 
 #include "fs/view/view.h"
 #include "fs/view/view_group.h"
@@ -148,12 +149,11 @@ static void check_image(const struct tree *tree, const struct view_group *group,
 	assert_true(tree->catalog->file_count <= 1);
 	assert_int_equal(view_group_file(&checkpoint, group, false, &content),
 			 0);
-	assert_int_equal(virtual_file_read(content, NULL, 0,
-					   virtual_file_header_size(content),
-					   reply),
+	assert_int_equal(reading_file(content, NULL, 0,
+				      virtual_file_header_size(content),
+				      reply),
 			 0);
-	header_in_parse(&header, reply->iov[0].iov_base,
-			reply->iov[0].iov_len);
+	header_in_parse(&header, reply->data, reply->size);
 	for (i = 0; i < tree->count; i++) {
 		count += found[i];
 		if (found[i])

@@ -108,13 +108,13 @@ static int handle_pieces(void *context, const struct piece_request *request,
 		for (j = 0; j < request->ndim; j++) {
 			CHECK(request->pieces[i].count[j] > 0);
 			volume *= request->pieces[i].count[j];
-			CHECK(volume <= REPLY_SIZE_MAX);
+			CHECK(volume <= LIMIT_READ_SIZE);
 		}
 		for (; j < LIMIT_NDIM; j++)
 			CHECK(request->pieces[i].count[j] == 0);
 		*ret_size = volume;
 	}
-	memset(reply_buffer(reply), 'p', *ret_size);
+	memset(reply->data, 'p', *ret_size);
 	return 0;
 }
 
@@ -180,20 +180,18 @@ static void serve(const struct message *message, const uint8_t *payload,
 		.learn = handle_learn,
 	};
 	struct engine *engine = make_engine();
-	struct reply *reply = reply_create();
 	struct engine_request *request = malloc(sizeof(*request) +
 						message->size);
 
-	CHECK(request && reply);
+	CHECK(request);
 	*request = (struct engine_request){
 		.engine = engine, .message = *message, .rank = 1,
 		.expires_ms = UINT64_MAX / 2000,
 	};
 	memcpy(request->payload, payload, message->size);
 	handled = 0;
-	server_run(&handlers, request, reply);
+	server_run(&handlers, request);
 	CHECK(handled == good);
-	reply_destroy(reply);
 	engine_destroy(engine);
 }
 

@@ -132,7 +132,7 @@ static void spoil_message(struct fake_net *net, struct item *item)
 
 static void spoil_bulk(struct fake_net *net, struct item *item)
 {
-	static const unsigned char large[REPLY_SIZE_MAX + 1];
+	static const unsigned char large[LIMIT_READ_SIZE + 1];
 
 	switch (dice_below(&net->dice, 3)) {
 	case 0:

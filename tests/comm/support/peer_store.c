@@ -2,6 +2,7 @@
 #include "support/peer_store.h"
 
 #include "support/test.h"
+#include "support/reading.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -71,8 +72,6 @@ static int pieces(void *context, const struct piece_request *request,
 	if (memcmp(request->id.hash, store.catalog->hash, 16) != 0 ||
 	    request->entry != 0 || request->ndim != entry->ndim)
 		return -EINVAL;
-	reply->copy = true;
-	reply_begin(reply, REPLY_SIZE_MAX);
 	for (i = 0; i < request->count && !error; i++) {
 		const struct piece *piece = &request->pieces[i];
 		uint32_t file = catalog_shard(store.catalog, entry,
@@ -87,7 +86,7 @@ static int pieces(void *context, const struct piece_request *request,
 		reply->base = size;
 		error = read_piece(piece, reply);
 		if (!error && atomic_load(&spoils))
-			spoil(piece, reply_buffer(reply) + size);
+			spoil(piece, reply->data + size);
 		size += bytes;
 	}
 	*ret_size = size - atomic_load(&cut);
@@ -190,7 +189,7 @@ int read_into(struct reply *reply, const struct box *selection,
 		.offset = offset, .size = size,
 	};
 
-	return transfer_read(&transfer, reply);
+	return reading(&transfer, reply);
 }
 
 int read_range(uint64_t offset, uint64_t size)

@@ -7,10 +7,11 @@
 #include "comm/client.h"
 #include "comm/server.h"
 #include "fs/fuse/ops.h"
-#include "fs/fuse/pool.h"
 #include "fs/fuse/workers.h"
 #include "fs/tree/report.h"
 #include "fs/tree/serve.h"
+#include "shard/base/pool.h"
+#include "shard/store/lanes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -139,12 +140,8 @@ static void probe(struct peers *peers)
 static void work(void *context, struct rank *rank,
 		 struct engine_request *request)
 {
-	struct reply *reply = reply_create();
-
 	(void)context;
-	assert_non_null(reply);
-	server_run(&daemons[rank->rank].handlers, request, reply);
-	reply_destroy(reply);
+	server_run(&daemons[rank->rank].handlers, request);
 }
 
 static void join(unsigned rank, const struct mounts_options *options)
@@ -204,9 +201,9 @@ static void make_session(struct daemon *daemon, unsigned ranks)
 	const void *table;
 	size_t size;
 
-	for (i = 0; i < LANE_RANKS + 2 * ranks; i++)
+	for (i = 0; i < lane_count(ranks); i++)
 		lane_max[i] = 4;
-	daemon->pool = pool_create(16, lane_max, LANE_RANKS + 2 * ranks);
+	daemon->pool = pool_create(16, lane_max, lane_count(ranks));
 	daemon->watch = watch_create();
 	assert_true(daemon->pool && daemon->watch);
 	daemon->ops = (struct ops){

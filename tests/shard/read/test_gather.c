@@ -13,12 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FILE_SIZE = 1 << 20, SCRATCH_SIZE = 1 << 16 };
+enum { FILE_SIZE = 4 << 20 };
 
 static struct dice dice;
 static struct test_folder folder;
 static unsigned char *content;
-static struct cached_file file;
+static struct io_file file;
 
 static int setup(void **state)
 {
@@ -32,7 +32,6 @@ static int setup(void **state)
 	folder_make(&folder);
 	folder_write(&folder, "f", content, FILE_SIZE);
 	file.fd = openat(folder.fd, "f", O_RDONLY | O_CLOEXEC);
-	file.size = FILE_SIZE;
 	return file.fd < 0 ? -1 : 0;
 }
 
@@ -102,12 +101,12 @@ static void check_piece(const struct plan *plan, const struct piece *piece,
 			const struct layout *layout, uint64_t size)
 {
 	enum dtype dtype = (enum dtype)plan->entry->dtype;
-	unsigned char *target = malloc(size), *scratch = malloc(SCRATCH_SIZE);
+	unsigned char *target = malloc(size), *window = malloc(LIMIT_READ_SIZE);
 	unsigned char *expected = malloc(size);
 	uint64_t element = dtype_info(dtype)->size;
 	const struct gather gather = {
-		.file = &file, .target = target, .scratch = scratch,
-		.scratch_size = SCRATCH_SIZE, .dtype = dtype,
+		.file = file, .file_size = FILE_SIZE, .target = target,
+		.window = window, .dtype = dtype,
 		.flags = layout->flags,
 	};
 	struct box run = { .ndim = plan->entry->ndim };
@@ -115,7 +114,7 @@ static void check_piece(const struct plan *plan, const struct piece *piece,
 	struct extents extents;
 	unsigned i;
 
-	assert_true(target && scratch && expected);
+	assert_true(target && window && expected);
 	memset(target, 0xcc, size);
 	memset(expected, 0xcc, size);
 	extents_init(&extents, plan, piece, layout);
@@ -135,7 +134,7 @@ static void check_piece(const struct plan *plan, const struct piece *piece,
 	} while (world_step(&run, index));
 	assert_memory_equal(target, expected, size);
 	free(target);
-	free(scratch);
+	free(window);
 	free(expected);
 }
 
@@ -180,10 +179,10 @@ static void file_that_ends_too_early(void **state)
 	const struct world world = { .dtype = DTYPE_F32, .shape = shape,
 				     .part_count = 1, .parts = { shape } };
 	struct catalog *catalog = catalog_out_world(&world);
-	static unsigned char target[40000], scratch[SCRATCH_SIZE];
+	static unsigned char target[40000], window[LIMIT_READ_SIZE];
 	const struct gather gather = {
-		.file = &file, .target = target, .scratch = scratch,
-		.scratch_size = SCRATCH_SIZE, .dtype = DTYPE_F32,
+		.file = file, .file_size = FILE_SIZE, .target = target,
+		.window = window, .dtype = DTYPE_F32,
 	};
 	static const uint64_t strides[3][2] = { { 100, 1 }, { 1, 100 },
 						{ 200, 2 } };

@@ -2,6 +2,7 @@
 /* Items behind stream extensions that cannot be read, and whole items. */
 #include "support/test.h"
 #include "support/coded.h"
+#include "support/reading.h"
 #include "support/zstd_out.h"
 
 #include <errno.h>
@@ -350,9 +351,9 @@ static void objects_as_items_only(void **state)
 		.entry = catalog_entry(coded.catalog, 0),
 		.selection = &box, .size = 10,
 	};
-	assert_int_equal(transfer_read(&transfer, reply), -EOPNOTSUPP);
+	assert_int_equal(reading(&transfer, reply), -EOPNOTSUPP);
 	assert_non_null(strstr(reply->fault.reason, "object is behind"));
-	assert_int_equal(transfer_read(&transfer, reply), -EOPNOTSUPP);
+	assert_int_equal(reading(&transfer, reply), -EOPNOTSUPP);
 	assert_int_equal(reply->fault.error, 0);
 	assert_int_equal(get_item(0, &found), 0);
 	array_finish(&found.data);

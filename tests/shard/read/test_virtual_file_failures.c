@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files made of tensors where something runs out: the segments of a reply,
- * the room of a header, the memory, the source. Each time the right errno,
- * nothing held, and what works afterwards is the same as ever.
+ * Files made of tensors where something runs out: the room of a header, the
+ * memory, the source. Each time the right errno, and what works afterwards is
+ * the same as ever.
  */
 #include "support/test.h"
 #include "support/fail.h"
 #include "support/gallery.h"
 #include "support/header_in.h"
+#include "support/reading.h"
 
 #include "shard/read/virtual_file.h"
 
@@ -23,22 +24,17 @@ static struct dice dice;
 static void read_all(const struct virtual_file *content, struct source *source,
 		     struct reply *reply, uint64_t offset, struct array *out)
 {
-	unsigned i;
-
 	for (; offset < virtual_file_size(content); offset += LIMIT_READ_SIZE) {
 		uint64_t size = virtual_file_size(content) - offset;
 
 		if (size > LIMIT_READ_SIZE)
 			size = LIMIT_READ_SIZE;
-		assert_int_equal(virtual_file_read(content, source, offset,
+		assert_int_equal(reading_file(content, source, offset,
 						   size, reply),
 				 0);
-		for (i = 0; i < reply->iov_count; i++)
-			assert_int_equal(array_append(out,
-				reply->iov[i].iov_base,
-				reply->iov[i].iov_len), 0);
+		assert_int_equal(array_append(out, reply->data, reply->size),
+				 0);
 	}
-	reply_release(reply);
 }
 
 /* All tensors of @gallery, whole; converted to @dtype when it is known. */
@@ -88,14 +84,13 @@ static void check_data(struct gallery *gallery,
 	assert_int_equal(found.size, expected.size);
 	assert_memory_equal(found.data, expected.data, expected.size);
 	reply_destroy(reply);
-	assert_int_equal(gallery->shelf.held, 0);
 	array_finish(&expected);
 	array_finish(&found);
 }
 
-/* ---- segments ------------------------------------------------------------ */
+/* ---- many ---------------------------------------------------------------- */
 
-/* More tensors in one read than a reply has segments. */
+/* More tensors in one read than a call has vectors. */
 static void many_tiny_tensors(void **state)
 {
 	struct world four = { .dtype = DTYPE_F32, .part_count = 1 };
@@ -120,44 +115,6 @@ static void many_tiny_tensors(void **state)
 	virtual_file_put(content);
 	content = make_image(&gallery, DTYPE_BF16);
 	check_data(&gallery, content, DTYPE_BF16);
-	virtual_file_put(content);
-	gallery_free(&gallery);
-}
-
-/* As many runs as fit, and one more: they are lent, then copied. */
-static void segments_that_just_fit(void **state)
-{
-	struct world world = { .dtype = DTYPE_U8, .part_count = 2 };
-	struct gallery gallery;
-	struct reply *reply = reply_create();
-	struct virtual_file *content;
-	uint64_t rows;
-
-	(void)state;
-	assert_non_null(reply);
-	/* Of two columns each row is two segments. */
-	world.shape = BOX2(0, 0, 600, 1000);
-	world.parts[0] = BOX2(0, 0, 600, 500);
-	world.parts[1] = BOX2(0, 500, 600, 500);
-	gallery_init(&gallery, false);
-	gallery_add(&gallery, "a", &world, false, &dice);
-	gallery_finish(&gallery);
-	content = make_image(&gallery, DTYPE_UNKNOWN);
-	for (rows = 498; rows < 503; rows++) {
-		uint64_t header = virtual_file_header_size(content);
-
-		/* From the last byte of the header on. */
-		assert_int_equal(
-			virtual_file_read(content, gallery_source(&gallery),
-					  header - 1, 1 + rows * 1000, reply),
-			0);
-		assert_int_equal(reply->iov_count,
-				 1 + (rows * 2 <= LIMIT_SEGMENTS ?
-				      rows * 2 : 1));
-		assert_int_equal(reply->iov[0].iov_len, 1);
-	}
-	reply_destroy(reply);
-	check_data(&gallery, content, DTYPE_UNKNOWN);
 	virtual_file_put(content);
 	gallery_free(&gallery);
 }
@@ -279,12 +236,11 @@ static void types_that_cannot_be_served(void **state)
 		assert_int_equal(virtual_file_safetensors(catalog, &part, 1,
 							  &content),
 				 0);
-		assert_int_equal(virtual_file_read(content, NULL, 0,
+		assert_int_equal(reading_file(content, NULL, 0,
 						   virtual_file_size(content),
 						   reply),
 				 0);
-		header_in_parse(&header, reply->iov[0].iov_base,
-				reply->iov[0].iov_len);
+		header_in_parse(&header, reply->data, reply->size);
 		assert_int_equal(header.count, 0);
 		assert_string_equal(header_in_metadata(&header,
 						       "ckptfs.left_out"),
@@ -301,7 +257,7 @@ static void types_that_cannot_be_served(void **state)
 
 static struct world mixed[5];
 
-/* Tensors of one type, of which some reads are lent and some copied. */
+/* Tensors of one type, cut in different ways. */
 static void make_mixed(struct gallery *gallery, bool stored)
 {
 	const struct world_limits limits = { .ndim = 3, .volume = 3000 };
@@ -339,16 +295,14 @@ static void nth_read_of_a_source_fails(void **state)
 			assert_true(n < TOO_MANY);
 			gallery.shelf.countdown = n;
 			gallery.shelf.calls = 0;
-			error = virtual_file_read(content, &gallery.shelf.base,
+			error = reading_file(content, &gallery.shelf.base,
 						  0, virtual_file_size(content),
 						  reply);
 			if (!error)
 				break;
 			assert_int_equal(error, gallery.shelf.error);
-			/* It stops there, and lets go of everything. */
+			/* It stops there. */
 			assert_int_equal(gallery.shelf.calls, n);
-			assert_int_equal(reply->hold_count, 0);
-			assert_int_equal(gallery.shelf.held, 0);
 		}
 		reply_destroy(reply);
 		gallery.shelf.countdown = 0;
@@ -358,7 +312,7 @@ static void nth_read_of_a_source_fails(void **state)
 	}
 }
 
-/* Making an content and reading it, once. */
+/* Making a file and reading it, once. */
 static int make_and_read(struct gallery *gallery, enum dtype dtype,
 			 struct array *out)
 {
@@ -375,13 +329,12 @@ static int make_and_read(struct gallery *gallery, enum dtype dtype,
 						 COUNT_OF(mixed), &content) :
 			-ENOMEM;
 	if (!error)
-		error = virtual_file_read(content, gallery_source(gallery), 0,
+		error = reading_file(content, gallery_source(gallery), 0,
 					  virtual_file_size(content), reply);
 	fail_disarm();
-	assert_true(!reply || !error || reply->hold_count == 0);
-	for (i = 0; !error && i < reply->iov_count; i++)
-		assert_int_equal(array_append(out, reply->iov[i].iov_base,
-					      reply->iov[i].iov_len), 0);
+	if (!error)
+		assert_int_equal(array_append(out, reply->data, reply->size),
+				 0);
 	reply_destroy(reply);
 	virtual_file_put(content);
 	return error;
@@ -392,13 +345,11 @@ static void append_header(const struct virtual_file *content, struct array *out)
 	struct reply *reply = reply_create();
 
 	assert_non_null(reply);
-	assert_int_equal(virtual_file_read(content, NULL, 0,
+	assert_int_equal(reading_file(content, NULL, 0,
 					   virtual_file_header_size(content),
 					   reply),
 			 0);
-	assert_int_equal(reply->iov_count, 1);
-	assert_int_equal(array_append(out, reply->iov[0].iov_base,
-				      reply->iov[0].iov_len), 0);
+	assert_int_equal(array_append(out, reply->data, reply->size), 0);
 	reply_destroy(reply);
 }
 
@@ -450,7 +401,6 @@ static void sweep(int (*try)(struct gallery *, enum dtype, struct array *),
 		}
 		assert_int_equal(found.size, expected.size);
 		assert_memory_equal(found.data, expected.data, expected.size);
-		assert_int_equal(gallery.shelf.held, 0);
 		array_finish(&found);
 	}
 	assert_true(n > 5);
@@ -472,7 +422,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(many_tiny_tensors),
-		cmocka_unit_test(segments_that_just_fit),
 		cmocka_unit_test(header_beyond_the_limit),
 		cmocka_unit_test(data_beyond_the_limit),
 		cmocka_unit_test(types_that_cannot_be_served),

@@ -3,6 +3,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 #include "support/metadata_out.h"
+#include "support/reading.h"
 #include "support/safetensors_out.h"
 #include "support/sample.h"
 
@@ -115,15 +116,10 @@ static void open_now(void)
 static void check_bytes(uint64_t begin, uint64_t size)
 {
 	uint64_t done = begin;
-	unsigned i;
-	size_t j;
+	uint64_t i;
 
-	for (i = 0; i < reply->iov_count; i++) {
-		const unsigned char *p = reply->iov[i].iov_base;
-
-		for (j = 0; j < reply->iov[i].iov_len; j++)
-			assert_int_equal(p[j], safetensors_byte(done++));
-	}
+	for (i = 0; i < reply->size; i++)
+		assert_int_equal(reply->data[i], safetensors_byte(done++));
 	assert_true(done == begin + size);
 	reply_release(reply);
 }
@@ -146,7 +142,7 @@ static int read_half(uint64_t begin)
 		.size = 4,
 	};
 
-	return transfer_read(&transfer, reply);
+	return reading(&transfer, reply);
 }
 
 static void every_tensor(void **state)

@@ -90,16 +90,11 @@ static void check_refusal(int error, const char *file, uint64_t offset,
 static void check_tensor(const char *name, uint64_t size)
 {
 	uint64_t done = 0;
-	unsigned i;
-	size_t j;
+	uint64_t i;
 
 	assert_int_equal(sample_read(checkpoint, name, reply), 0);
-	for (i = 0; i < reply->iov_count; i++) {
-		const unsigned char *p = reply->iov[i].iov_base;
-
-		for (j = 0; j < reply->iov[i].iov_len; j++)
-			assert_int_equal(p[j], safetensors_byte(done++));
-	}
+	for (i = 0; i < reply->size; i++)
+		assert_int_equal(reply->data[i], safetensors_byte(done++));
 	assert_true(done == size);
 	reply_release(reply);
 }

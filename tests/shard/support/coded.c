@@ -2,6 +2,7 @@
 #include "support/coded.h"
 
 #include "support/test.h"
+#include "support/reading.h"
 #include "support/zstd_out.h"
 
 #include <errno.h>
@@ -165,7 +166,7 @@ int coded_read(const struct coded *coded, struct reply *reply,
 		.offset = offset, .size = size,
 	};
 
-	return transfer_read(&transfer, reply);
+	return reading(&transfer, reply);
 }
 
 void coded_check(const struct coded *coded, const struct box *selection,

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 static unsigned armed, countdown;
 static bool hit;
@@ -57,6 +58,8 @@ static bool fails(enum fail_group group, int error, const char *call)
 	}
 
 WRAP(FAIL_MEMORY, ENOMEM, NULL, void *, malloc, (size_t size), (size))
+WRAP(FAIL_MEMORY, ENOMEM, NULL, void *, aligned_alloc,
+     (size_t alignment, size_t size), (alignment, size))
 WRAP(FAIL_MEMORY, ENOMEM, NULL, void *, calloc, (size_t count, size_t size),
      (count, size))
 WRAP(FAIL_MEMORY, ENOMEM, NULL, void *, realloc, (void *data, size_t size),
@@ -65,11 +68,12 @@ WRAP(FAIL_MEMORY, ENOMEM, NULL, char *, strdup, (const char *text), (text))
 WRAP(FAIL_MEMORY, ENOMEM, NULL, char *, strndup,
      (const char *text, size_t size), (text, size))
 WRAP(FAIL_MEMORY, ENOMEM, NULL, DIR *, fdopendir, (int fd), (fd))
-WRAP(FAIL_MAP, EINVAL, -1, int, madvise,
-     (void *address, size_t size, int advice), (address, size, advice))
 WRAP(FAIL_READ, EIO, -1, ssize_t, pread64,
      (int fd, void *data, size_t size, off_t offset),
      (fd, data, size, offset))
+WRAP(FAIL_READ, EIO, -1, ssize_t, preadv64v2,
+     (int fd, const struct iovec *vectors, int count, off_t offset, int flags),
+     (fd, vectors, count, offset, flags))
 WRAP(FAIL_READ, EIO, NULL, struct dirent *, readdir64, (DIR *stream),
      (stream))
 WRAP(FAIL_STATUS, EIO, -1, int, fstat64, (int fd, struct stat *status),
@@ -119,7 +123,7 @@ void *__wrap_mmap64(void *address, size_t size, int protection, int flags,
 void *__wrap_mmap64(void *address, size_t size, int protection, int flags,
 		    int fd, off_t offset)
 {
-	if (fails(fd < 0 ? FAIL_MEMORY : FAIL_MAP, ENOMEM, "mmap"))
+	if (fails(FAIL_MEMORY, ENOMEM, "mmap"))
 		return MAP_FAILED;
 	return __real_mmap64(address, size, protection, flags, fd, offset);
 }

@@ -7,12 +7,11 @@
 #include <stdbool.h>
 
 enum fail_group {
-	FAIL_MEMORY = 1,	/* ENOMEM; of mmap only without a file */
+	FAIL_MEMORY = 1,	/* ENOMEM */
 	FAIL_READ = 2,		/* EIO */
 	FAIL_OPEN = 4,		/* EMFILE */
 	FAIL_STATUS = 8,	/* EIO */
 	FAIL_JSON = 16,		/* NULL or -1: out of memory in json-c */
-	FAIL_MAP = 32,		/* ENOMEM; mmap of files, and madvise */
 };
 
 /* From now on call number @n (from 1) of the groups fails, and no other. */

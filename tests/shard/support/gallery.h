@@ -2,8 +2,7 @@
 /*
  * Several tensors in one catalog, and what each element of them is, in any
  * type that it may be read as. The bytes come from stored items in a folder,
- * or from a shelf: a source in memory that lends or copies, counts what is
- * held, and fails when it is told to.
+ * or from a shelf: a source in memory that fails when it is told to.
  */
 #ifndef SUPPORT_GALLERY_H
 #define SUPPORT_GALLERY_H
@@ -25,7 +24,6 @@ struct gallery_tensor {
 struct shelf {
 	struct source base;
 	const struct gallery *gallery;
-	unsigned held;		/* holds that are not released */
 	unsigned calls;
 	unsigned countdown;	/* the read that fails; 0: none */
 	int error;		/* with which */

@@ -6,6 +6,7 @@
 #include "support/catalog_out.h"
 #include "support/item_out.h"
 #include "support/metadata_out.h"
+#include "support/reading.h"
 
 #include <string.h>
 
@@ -190,19 +191,14 @@ int sample_read(const struct checkpoint *checkpoint, const char *name,
 	catalog_shape(checkpoint->catalog, transfer.entry, &shape);
 	transfer.selection = &shape;
 	transfer.size = transfer.entry->size;
-	return transfer_read(&transfer, reply);
+	return reading(&transfer, reply);
 }
 
 void sample_check(const struct reply *reply, unsigned char first)
 {
 	unsigned i, index = 0;
-	size_t j;
 
-	for (i = 0; i < reply->iov_count; i++) {
-		const unsigned char *p = reply->iov[i].iov_base;
-
-		for (j = 0; j < reply->iov[i].iov_len; j++)
-			assert_int_equal(p[j], sample_byte(first, index++));
-	}
+	for (i = 0; i < reply->size; i++)
+		assert_int_equal(reply->data[i], sample_byte(first, index++));
 	assert_int_equal(index, SAMPLE_SIZE);
 }

@@ -2,6 +2,7 @@
 #include "support/test_store.h"
 
 #include "support/test.h"
+#include "support/reading.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,18 +204,12 @@ int test_store_read(struct test_store *store, const struct box *selection,
 		.offset = offset, .size = size,
 	};
 
-	return transfer_read(&transfer, store->reply);
+	return reading(&transfer, store->reply);
 }
 
 void test_store_copy(const struct test_store *store, unsigned char *to)
 {
-	unsigned i;
-
-	for (i = 0; i < store->reply->iov_count; i++) {
-		memcpy(to, store->reply->iov[i].iov_base,
-		       store->reply->iov[i].iov_len);
-		to += store->reply->iov[i].iov_len;
-	}
+	memcpy(to, store->reply->data, store->reply->size);
 }
 
 bool test_store_expect(const struct test_store *store, const struct box *selection,

@@ -120,7 +120,6 @@ static void each_call_in_turn(void **state)
 	assert_true(fail_each(&folder, FAIL_OPEN, -EMFILE, false) >= 2);
 	/* A file that cannot be asked may have changed. */
 	assert_true(fail_each(&folder, FAIL_STATUS, -ESTALE, false) >= 4);
-	fail_each(&folder, FAIL_MAP, 0, true);
 	folder_remove(&folder);
 }
 

@@ -3,21 +3,19 @@
  * Threads for whatever may block. They are started as needed, up to a number,
  * and sleep without waking up when there is nothing to do.
  *
- * Jobs are in lanes: one for each thing that jobs wait for, see source.h.
+ * Jobs are in lanes: one for each thing that jobs wait for.
  * Only so many of one lane run at once; the others of that lane wait in
  * order, without a thread. So a disk or a peer that does not answer holds up
  * who asked for it, and nobody else.
  */
-#ifndef FS_FUSE_POOL_H
-#define FS_FUSE_POOL_H
+#ifndef SHARD_BASE_POOL_H
+#define SHARD_BASE_POOL_H
 
 struct pool;
-struct reply;
 
 /* A piece of work: embedded in what it works on. */
 struct job {
-	/* @reply is the thread's own, free to use; NULL: out of memory. */
-	void (*run)(struct job *job, struct reply *reply);
+	void (*run)(struct job *job);
 	unsigned lane;		/* set by who submits it */
 	struct job *next;	/* guarded by the pool's lock */
 };

@@ -15,9 +15,7 @@
  * and nobody need be woken. For the same reason a thread may leave a stopped
  * pool as soon as it finds no open lane: those that run have the rest.
  */
-#include "fs/fuse/pool.h"
-
-#include "shard/read/source.h"
+#include "shard/base/pool.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -153,7 +151,6 @@ static void put_locked(struct pool *pool, struct job *job)
 static void *thread_main(void *context)
 {
 	struct pool *pool = context;
-	struct reply *reply = reply_create();
 
 	pthread_mutex_lock(&pool->lock);
 	for (;;) {
@@ -171,12 +168,11 @@ static void *thread_main(void *context)
 		pthread_mutex_unlock(&pool->lock);
 		/* The job is gone when it has run. */
 		lane = &pool->lanes[job->lane];
-		job->run(job, reply);
+		job->run(job);
 		pthread_mutex_lock(&pool->lock);
 		end_locked(pool, lane);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	reply_destroy(reply);
 	return NULL;
 }
 
