@@ -116,7 +116,7 @@ static int add_merged(const struct namespace *ns, struct listing *listing,
 		error = -ESTALE;
 	for (i = 0; i < merged->count && !error; i++) {
 		const struct merged_entry *entry = &merged->entries[i];
-		mode_t type = entry->stored.mode & S_IFMT;
+		mode_t type = entry->stored.pin.mode & S_IFMT;
 
 		if (!*node->path && strcmp(entry->name, ".ckptfs") == 0)
 			continue;
@@ -241,7 +241,7 @@ static int add_merged_assets(const struct namespace *ns,
 		const struct merged_entry *entry = &merged->entries[i];
 
 		if (asset_is_shown(entry->name) &&
-		    S_ISREG(entry->stored.mode) &&
+		    S_ISREG(entry->stored.pin.mode) &&
 		    !has_entry(listing, entry->name))
 			error = add(listing, entry->name, S_IFREG, 0);
 	}

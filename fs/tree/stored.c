@@ -77,7 +77,7 @@ static int merged_status(const struct namespace *ns, const char *path,
 	int error = merger_find(ns->merger, path, &merged, &entry);
 
 	if (!error) {
-		stored_entry_status(&entry->stored, ret_status);
+		pin_status(&entry->stored.pin, ret_status);
 		*ret_rank = entry->rank;
 	}
 	merged_put(merged);
@@ -125,7 +125,7 @@ int stored_node_status(const struct namespace *ns, const struct node *node,
 					 &stored))
 		error = -EIO;
 	if (!error)
-		stored_entry_status(&stored.entry, ret_status);
+		pin_status(&stored.entry.pin, ret_status);
 	array_finish(&entry);
 	return error;
 }
@@ -166,7 +166,7 @@ static int merged_link(const struct namespace *ns, const char *path,
 	struct merged *merged = NULL;
 	int error = merger_find(ns->merger, path, &merged, &entry);
 
-	if (!error && !S_ISLNK(entry->stored.mode))
+	if (!error && !S_ISLNK(entry->stored.pin.mode))
 		error = -EINVAL;
 	if (!error)
 		error = array_append(out, entry->target,

@@ -11,26 +11,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-struct pin pin_from_stat(const struct stat *status)
-{
-	return (struct pin){
-		.device = status->st_dev,
-		.inode = status->st_ino,
-		.size = (uint64_t)status->st_size,
-		.mtime = status->st_mtim.tv_sec * INT64_C(1000000000) +
-			 status->st_mtim.tv_nsec,
-		.ctime = status->st_ctim.tv_sec * INT64_C(1000000000) +
-			 status->st_ctim.tv_nsec,
-	};
-}
-
-bool pin_equal(const struct pin *a, const struct pin *b)
-{
-	return a->device == b->device && a->inode == b->inode &&
-	       a->size == b->size && a->mtime == b->mtime &&
-	       a->ctime == b->ctime;
-}
-
 static int open_resolved(int folder, const char *path, uint64_t flags,
 			 uint64_t resolve)
 {

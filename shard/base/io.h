@@ -3,24 +3,13 @@
 #ifndef SHARD_BASE_IO_H
 #define SHARD_BASE_IO_H
 
+#include "shard/base/pin.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-
-/*
- * What a file was when the catalog was built. Two equal pins mean the same
- * bytes, as far as a file system can tell.
- */
-struct pin {
-	uint64_t device, inode;
-	uint64_t size;		/* bytes */
-	int64_t mtime, ctime;	/* ns since the epoch */
-};
-
-struct pin pin_from_stat(const struct stat *status);
-bool pin_equal(const struct pin *a, const struct pin *b);
 
 /*
  * Open the regular file @path, which is resolved below @folder and never

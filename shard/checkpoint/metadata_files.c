@@ -299,7 +299,7 @@ static int take_merged(struct found *found, const char *prefix,
 
 	for (i = 0; i < merged->count && !error; i++)
 		error = take_entry(found, prefix, merged->entries[i].name,
-			IFTODT(merged->entries[i].stored.mode));
+			IFTODT(merged->entries[i].stored.pin.mode));
 	return error;
 }
 

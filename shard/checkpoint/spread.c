@@ -87,7 +87,7 @@ static void pin_markers(struct metadata_files *list,
 			continue;
 		marker->pin = entry->stored.pin;
 		if (i == 0)
-			stored_entry_status(&entry->stored, status);
+			pin_status(&entry->stored.pin, status);
 		*signature = hash_64(marker->name, strlen(marker->name),
 				       *signature + entry->rank);
 		*signature = hash_64(&marker->pin, sizeof(marker->pin),
@@ -111,7 +111,7 @@ int spread_markers(struct merger *merger, const char *path, bool fresh,
 	if (error)
 		return error;
 	entry = merged_find(merged, inner_name);
-	if (entry && S_ISDIR(entry->stored.mode))
+	if (entry && S_ISDIR(entry->stored.pin.mode))
 		error = merger_get(merger, inner_path, fresh, &inner);
 	if (!error)
 		error = metadata_files_merged(merged, inner, ret_list);
@@ -219,14 +219,14 @@ int spread_open(const struct spread *spread, const char *name,
 	if (error)
 		goto put_merged;
 	if (spread->folders[entry->near] < 0) {
-		error = S_ISREG(entry->stored.mode) ?
+		error = S_ISREG(entry->stored.pin.mode) ?
 			fetch_marker(spread, path, entry, whole, &fd) :
 			-EINVAL;
 	} else {
 		error = io_open(spread->folders[entry->near], name, &fd,
 				&status);
 		found = pin_from_stat(&status);
-		if (!error && S_ISREG(entry->stored.mode) &&
+		if (!error && S_ISREG(entry->stored.pin.mode) &&
 		    !pin_equal(&found, &entry->near_pin)) {
 			close(fd);
 			error = -ESTALE;
@@ -234,7 +234,7 @@ int spread_open(const struct spread *spread, const char *name,
 	}
 	if (!error) {
 		*ret_fd = fd;
-		stored_entry_status(&entry->stored, ret_status);
+		pin_status(&entry->stored.pin, ret_status);
 	}
 put_merged:
 	merged_put(merged);
@@ -251,7 +251,7 @@ int spread_find(const struct spread *spread, const char *name,
 
 	if (!error)
 		error = merger_find(spread->merger, path, merged, &entry);
-	if (!error && !S_ISREG(entry->stored.mode))
+	if (!error && !S_ISREG(entry->stored.pin.mode))
 		error = -EINVAL;
 	if (error)
 		return error;

@@ -101,7 +101,7 @@ static void say_conflict(struct comparer *comparer, const char *path,
 			 const struct merged_entry *a,
 			 const struct merged_entry *b)
 {
-	bool large = S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
+	bool large = S_ISREG(a->stored.pin.mode) && S_ISREG(b->stored.pin.mode) &&
 		     a->stored.pin.size == b->stored.pin.size &&
 		     a->stored.pin.size > LIMIT_COMPARE_SIZE;
 	char line[LIMIT_PATH_SIZE + 128];
@@ -122,8 +122,8 @@ bool comparer_is_same(struct comparer *comparer, const char *folder,
 	char path[LIMIT_PATH_SIZE];
 	struct verdict verdict = { .same = false }, *made, **found;
 
-	if (!S_ISREG(a->stored.mode) && !S_ISREG(b->stored.mode) &&
-	    (a->stored.mode & S_IFMT) == (b->stored.mode & S_IFMT))
+	if (!S_ISREG(a->stored.pin.mode) && !S_ISREG(b->stored.pin.mode) &&
+	    (a->stored.pin.mode & S_IFMT) == (b->stored.pin.mode & S_IFMT))
 		return true;
 	if (!join(folder, a->name, path, sizeof(path)))
 		return false;
@@ -139,7 +139,7 @@ bool comparer_is_same(struct comparer *comparer, const char *folder,
 	pthread_mutex_unlock(&comparer->lock);
 	if (found)
 		return verdict.same;
-	if (S_ISREG(a->stored.mode) && S_ISREG(b->stored.mode) &&
+	if (S_ISREG(a->stored.pin.mode) && S_ISREG(b->stored.pin.mode) &&
 	    is_passing(same_content(comparer, path, a, b, &verdict.same)))
 		return false;
 	if (!verdict.same)

@@ -12,8 +12,6 @@ int stored_entry_append(struct array *out, const char *name,
 {
 	struct stored_entry entry = {
 		.pin = pin_from_stat(status),
-		.mode = status->st_mode, .uid = status->st_uid,
-		.gid = status->st_gid, .links = (uint32_t)status->st_nlink,
 		.name_size = (uint16_t)strlen(name),
 		.target_size = (uint16_t)target_size,
 	};
@@ -66,38 +64,7 @@ bool stored_entry_next(const void *data, size_t size, size_t *position,
 	return true;
 }
 
-/* The nanoseconds count up, also before 1970. */
-static struct timespec to_time(int64_t ns)
-{
-	const int64_t second = INT64_C(1000000000);
-	int64_t part = ns % second;
-
-	return (struct timespec){ ns / second - (part < 0),
-				  part < 0 ? part + second : part };
-}
-
-void stored_entry_status(const struct stored_entry *entry,
-			 struct stat *ret_status)
-{
-	*ret_status = (struct stat){
-		.st_dev = entry->pin.device, .st_ino = entry->pin.inode,
-		.st_mode = entry->mode, .st_uid = entry->uid,
-		.st_gid = entry->gid, .st_nlink = entry->links,
-		.st_size = (off_t)entry->pin.size,
-		.st_blocks = (blkcnt_t)((entry->pin.size + 511) / 512),
-		.st_blksize = 4096,
-		.st_mtim = to_time(entry->pin.mtime),
-		.st_ctim = to_time(entry->pin.ctime),
-	};
-	ret_status->st_atim = ret_status->st_mtim;
-}
-
 uint64_t catalog_folder(const char *path)
 {
 	return hash_64(path, strlen(path), 0);
-}
-
-uint64_t pin_hash(const struct pin *pin)
-{
-	return hash_64(pin, sizeof(*pin), 0);
 }

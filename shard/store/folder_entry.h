@@ -12,7 +12,6 @@
 
 struct stored_entry {
 	struct pin pin;
-	uint32_t mode, uid, gid, links;
 	uint16_t name_size, target_size;	/* bytes */
 	uint32_t reserved;			/* 0 */
 };
@@ -35,14 +34,7 @@ int stored_entry_append(struct array *out, const char *name,
 bool stored_entry_next(const void *data, size_t size, size_t *position,
 		       struct stored *ret_stored);
 
-/* As stat() of it would be, but for what it does not have. */
-void stored_entry_status(const struct stored_entry *entry,
-			 struct stat *ret_status);
-
 /* A number for a path. */
 uint64_t catalog_folder(const char *path);
-
-/* A number for "the same pin". */
-uint64_t pin_hash(const struct pin *pin);
 
 #endif

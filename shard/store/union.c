@@ -116,7 +116,7 @@ static void reduce(struct merger *merger, struct merged *merged)
 		}
 		if (!comparer_is_same(&merger->comparer, merged->path, last,
 				      entry) ||
-		    !S_ISREG(last->stored.mode))
+		    !S_ISREG(last->stored.pin.mode))
 			continue;
 		if (entry->rank == merger->peers->rank ||
 		    (stores[last->near] < 0 && stores[entry->rank] >= 0)) {

@@ -64,7 +64,7 @@ static void check_entry(const struct stored *stored, const uint8_t *data,
 	CHECK(!(size == 1 && name[0] == '.') &&
 	      !(size == 2 && name[0] == '.' && name[1] == '.'));
 	CHECK(!memchr(stored->target, '\0', stored->entry.target_size));
-	stored_entry_status(&stored->entry, &status);
+	pin_status(&stored->entry.pin, &status);
 	CHECK(status.st_mtim.tv_nsec >= 0 &&
 	      status.st_mtim.tv_nsec < 1000000000);
 }

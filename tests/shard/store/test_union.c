@@ -133,8 +133,8 @@ static void files_and_folders(void **state)
 	has(3, "c", S_IFDIR, 0, 0);
 	look();
 	assert_int_equal(merged->count, 3);
-	assert_true(S_ISDIR(check("a", 0, 0)->stored.mode));
-	assert_true(S_ISREG(check("b", 1, 1)->stored.mode));
+	assert_true(S_ISDIR(check("a", 0, 0)->stored.pin.mode));
+	assert_true(S_ISREG(check("b", 1, 1)->stored.pin.mode));
 	check("c", 2, 2);
 	assert_int_equal(said_count, 2);
 }
