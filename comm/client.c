@@ -240,19 +240,39 @@ static unsigned parent_of(const struct client *c, unsigned builder)
 	return rank > builder ? rank : builder;
 }
 
-/* No more memory than it takes in the end. */
-static int reserve(struct array *blob, uint64_t size)
+/* A catalog on its way. */
+struct fetched {
+	struct catalog *catalog;	/* owned; once the size is known */
+	uint64_t size, done;		/* bytes */
+};
+
+static int take_part(struct fetched *fetched, const unsigned char *data,
+		     size_t size)
 {
-	if (!array_add(blob, size))
+	uint64_t total;
+
+	if (size <= sizeof(total))
+		return -EPROTO;
+	memcpy(&total, data, sizeof(total));
+	data += sizeof(total);
+	size -= sizeof(total);
+	/* A catalog has the size of its metadata, about. */
+	if (total > 2 * LIMIT_METADATA_SIZE ||
+	    (fetched->done > 0 && total != fetched->size) ||
+	    size > total - fetched->done)
+		return -EPROTO;
+	if (!fetched->catalog)
+		fetched->catalog = catalog_create(total);
+	if (!fetched->catalog)
 		return -ENOMEM;
-	blob->size = 0;
+	fetched->size = total;
+	memcpy((char *)fetched->catalog + fetched->done, data, size);
+	fetched->done += size;
 	return 0;
 }
 
-/* One part of it, appended; the whole size goes to @ret_total. */
 static int fetch_part(struct client *c, unsigned rank,
-		      const struct catalog_part *part, struct array *blob,
-		      uint64_t *ret_total)
+		      const struct catalog_part *part, struct fetched *fetched)
 {
 	struct engine_call call = { .rank = rank, .service = SERVICE_CATALOG,
 				    .patient = true };
@@ -261,47 +281,37 @@ static int fetch_part(struct client *c, unsigned rank,
 
 	if (!error)
 		error = ask(c, &call, &wire);
-	if (!error && call.got <= sizeof(*ret_total))
-		error = -EPROTO;
-	if (!error) {
-		memcpy(ret_total, call.data, sizeof(*ret_total));
-		/* A catalog has the size of its metadata, about. */
-		if (*ret_total > 2 * LIMIT_METADATA_SIZE)
-			error = -EPROTO;
-	}
-	if (!error && blob->size == 0)
-		error = reserve(blob, *ret_total);
 	if (!error)
-		error = array_append(blob, call.data + sizeof(*ret_total),
-				     call.got - sizeof(*ret_total));
+		error = take_part(fetched, call.data, call.got);
 	engine_end(c->engine, &call);
 	return error;
 }
 
 static int fetch_catalog(struct client *c, unsigned rank,
 			 const struct catalog_part *wanted,
-			 struct array *blob)
+			 struct catalog **ret_catalog)
 {
+	struct fetched fetched = { .catalog = NULL };
 	struct catalog_part part = *wanted;
-	uint64_t total = 0, first = 0;
 	struct fault fault;
 	int error;
 
-	blob->size = 0;
 	do {
-		part.offset = blob->size;
-		error = fetch_part(c, rank, &part, blob, &total);
-		if (part.offset == 0)
-			first = total;
-		if (!error && (total != first || blob->size > total))
-			error = -EPROTO;
-	} while (!error && blob->size < total);
-	return error ? error : catalog_check(blob->data, blob->size, &fault);
+		part.offset = fetched.done;
+		error = fetch_part(c, rank, &part, &fetched);
+	} while (!error && fetched.done < fetched.size);
+	if (!error)
+		error = catalog_check(fetched.catalog, fetched.size, &fault);
+	if (error)
+		catalog_put(fetched.catalog);
+	else
+		*ret_catalog = fetched.catalog;
+	return error;
 }
 
 /* From the ranks above in the tree. */
 static int fetch_above(struct client *c, const struct catalog_part *part,
-		       struct array *blob)
+		       struct catalog **ret_catalog)
 {
 	unsigned builder = builder_of(c), parent;
 	int error;
@@ -309,22 +319,22 @@ static int fetch_above(struct client *c, const struct catalog_part *part,
 	if (builder == c->peers.rank)
 		return -EAGAIN;
 	parent = parent_of(c, builder);
-	error = fetch_catalog(c, parent, part, blob);
+	error = fetch_catalog(c, parent, part, ret_catalog);
 	if (error && parent != builder)
-		error = fetch_catalog(c, builder, part, blob);
+		error = fetch_catalog(c, builder, part, ret_catalog);
 	return error;
 }
 
 /* From the lowest rank that has it. */
 static int fetch_kept(struct client *c, const struct catalog_part *part,
-		      struct array *blob)
+		      struct catalog **ret_catalog)
 {
 	int error = -ESTALE;
 	unsigned i;
 
 	for (i = 0; i < c->peers.count && error; i++)
 		if (engine_state(c->engine, i) == PEER_UP)
-			error = fetch_catalog(c, i, part, blob);
+			error = fetch_catalog(c, i, part, ret_catalog);
 	return error;
 }
 
@@ -332,17 +342,11 @@ static int peer_catalog(struct peers *peers, const struct catalog_part *part,
 			struct catalog **ret_catalog)
 {
 	struct client *c = from_peers(peers);
-	struct array blob = { .data = NULL };
 	int error = peers->wait_ready(peers);
 
-	if (error)
-		return error;
-	error = part->kept ? fetch_kept(c, part, &blob) :
-			     fetch_above(c, part, &blob);
-	if (error)
-		array_finish(&blob);
-	else
-		*ret_catalog = (struct catalog *)(void *)blob.data;
+	if (!error)
+		error = part->kept ? fetch_kept(c, part, ret_catalog) :
+				     fetch_above(c, part, ret_catalog);
 	return error == -EBADMSG ? -EPROTO : error;
 }
 

@@ -5,7 +5,53 @@
 #include "shard/base/hash.h"
 #include "shard/base/name.h"
 
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* In front of a catalog, which is what is handed out. */
+struct counted {
+	_Atomic uint64_t references;
+	uint64_t reserved;	/* a catalog is aligned as malloc aligns */
+	struct catalog catalog;
+};
+
+static struct counted *counted_of(struct catalog *catalog)
+{
+	return (struct counted *)(void *)((char *)catalog -
+					  offsetof(struct counted, catalog));
+}
+
+struct catalog *catalog_create(uint64_t size)
+{
+	const size_t front = offsetof(struct counted, catalog);
+	struct counted *counted = NULL;
+
+	if (size <= SIZE_MAX - front)
+		counted = calloc(1, size + front);
+	if (!counted)
+		return NULL;
+	counted->references = 1;
+	return &counted->catalog;
+}
+
+struct catalog *catalog_get(struct catalog *catalog)
+{
+	atomic_fetch_add(&counted_of(catalog)->references, 1);
+	return catalog;
+}
+
+void catalog_put(struct catalog *catalog)
+{
+	struct counted *counted;
+
+	if (!catalog)
+		return;
+	counted = counted_of(catalog);
+	if (atomic_fetch_sub(&counted->references, 1) == 1)
+		free(counted);
+}
 
 static const void *at(const struct catalog *catalog, uint64_t offset)
 {

@@ -2,7 +2,8 @@
 /*
  * A checkpoint's metadata in memory: one flat blob of offsets, without
  * pointers, built once by catalog_builder and then only read, by any number
- * of threads. Flat, so that a rank can send it to another as it is.
+ * of threads, and reference counted. Flat, so that a rank can send it to another
+ * as it is.
  *
  * An entry is a tensor or an object. Objects (what torch.save made of
  * anything but a tensor) are entries of bytes with one shard, the stored
@@ -117,6 +118,13 @@ struct catalog {
 	uint64_t tensor_slots, object_slots; /* hash tables of uint32_t */
 	uint64_t tensor_slot_count, object_slot_count; /* powers of two */
 };
+
+/* Memory for one of @size bytes, all zero, with one reference. NULL: there is
+ * none. */
+struct catalog *catalog_create(uint64_t size);
+struct catalog *catalog_get(struct catalog *catalog);
+/* NULL is fine. */
+void catalog_put(struct catalog *catalog);
 
 const struct catalog_entry *catalog_entry(const struct catalog *catalog,
 					  uint64_t index);

@@ -518,7 +518,7 @@ int catalog_builder_finish(struct catalog_builder *builder,
 	struct catalog header, *catalog;
 
 	plan_layout(builder, &header);
-	catalog = calloc(1, header.size);
+	catalog = catalog_create(header.size);
 	if (!catalog)
 		return -ENOMEM;
 	*catalog = header;

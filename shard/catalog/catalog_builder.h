@@ -68,7 +68,7 @@ int catalog_builder_object(struct catalog_builder *builder, const char *name,
 			   size_t name_size, const struct catalog_item *item,
 			   struct fault *fault);
 
-/* The catalog, free() it. */
+/* The catalog; the caller puts it. */
 int catalog_builder_finish(struct catalog_builder *builder,
 			   struct catalog **ret_catalog);
 

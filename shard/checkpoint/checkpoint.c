@@ -230,9 +230,10 @@ int checkpoint_open(int folder, const struct checkpoint_options *options,
 	return 0;
 }
 
+/* Not shared: whose the files are is written into it. */
 static int copy_catalog(const struct checkpoint *from, struct checkpoint *c)
 {
-	c->catalog = malloc(from->catalog->size);
+	c->catalog = catalog_create(from->catalog->size);
 	if (!c->catalog)
 		return -ENOMEM;
 	memcpy(c->catalog, from->catalog, from->catalog->size);
@@ -337,7 +338,7 @@ void checkpoint_close(struct checkpoint *checkpoint)
 	metadata_files_finish(&checkpoint->markers);
 	free(checkpoint->file);
 	free(checkpoint->pins);
-	free(checkpoint->catalog);
+	catalog_put(checkpoint->catalog);
 	if (checkpoint->folder >= 0)
 		close(checkpoint->folder);
 	free(checkpoint);

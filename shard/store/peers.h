@@ -123,7 +123,7 @@ struct peers {
 	/*
 	 * The catalog with @part->signature, which is checked, from the ranks
 	 * above this one in the binomial tree; or, if @part->kept, from any
-	 * that has it. The caller frees it. -ESTALE: no such one there (yet);
+	 * that has it. The caller puts it. -ESTALE: no such one there (yet);
 	 * -errno.
 	 */
 	int (*catalog)(struct peers *peers, const struct catalog_part *part,

@@ -62,7 +62,7 @@ static void stop_tree(void)
 	clients_stop();
 	for (i = 0; i < RANKS; i++)
 		if (catalogs[i] != original)
-			free(catalogs[i]);
+			catalog_put(catalogs[i]);
 }
 
 static int fetch(unsigned rank, struct catalog **ret_catalog)
@@ -82,7 +82,7 @@ static void check_fetch(unsigned rank)
 	assert_int_equal(fetch(rank, &catalog), 0);
 	assert_int_equal(catalog->size, original->size);
 	assert_memory_equal(catalog, original, original->size);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* A bit for each rank that was asked. */
@@ -208,7 +208,7 @@ static void from_who_has_it(void **state)
 	assert_int_equal(peers->catalog(peers, &part, &catalog), 0);
 	assert_memory_equal(catalog, original, original->size);
 	assert_int_equal(find_asked(), 1 << 1 | 1 << 2 | 1 << 4);
-	free(catalog);
+	catalog_put(catalog);
 	stop_tree();
 }
 
@@ -268,7 +268,7 @@ static void catalogs_of_liars(void **state)
 		check_answer(bytes, catalog->size, catalog->size);
 		bytes[at] ^= flip;
 	}
-	free(catalog);
+	catalog_put(catalog);
 	stop_tree();
 }
 
@@ -295,7 +295,7 @@ static int make_original(void **state)
 static int free_original(void **state)
 {
 	(void)state;
-	free(original);
+	catalog_put(original);
 	return 0;
 }
 

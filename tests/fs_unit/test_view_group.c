@@ -254,7 +254,7 @@ static void two_dicts(void **state)
 	check_none(&tree, "model.");
 	check_none(&tree, "");
 	check_none(&tree, "_flat");
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 /* Keys with dots are keys, and names that look like paths are none. */
@@ -276,7 +276,7 @@ static void dots_in_keys(void **state)
 	check_file(&tree, "model", "");
 	check_none(&tree, "x");
 	check_none(&tree, "x.y");
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 static void flat_beside_a_key_called_model(void **state)
@@ -290,7 +290,7 @@ static void flat_beside_a_key_called_model(void **state)
 	LIST(&tree, "model", "_flat");
 	check_file(&tree, "model", "model");
 	check_file(&tree, "_flat", "");
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 static void every_name_of_the_flat_ones_is_taken(void **state)
@@ -307,7 +307,7 @@ static void every_name_of_the_flat_ones_is_taken(void **state)
 	check_file(&tree, "_flat", "_flat");
 	check_file(&tree, "__flat", "__flat");
 	check_file(&tree, "___flat", "");
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 /* A tensor may be called model: that is no key. */
@@ -321,7 +321,7 @@ static void a_tensor_called_model(void **state)
 	plant(&tree);
 	LIST(&tree, "other", "model");
 	check_file(&tree, "model", "");
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 static void names_are_encoded(void **state)
@@ -340,7 +340,7 @@ static void names_are_encoded(void **state)
 	check_file(&tree, "x%5B0].y%2Fz", "x[0].y/z");
 	check_none(&tree, "a/b");
 	check_none(&tree, "50%");
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 static void a_key_that_is_cut(void **state)
@@ -373,7 +373,7 @@ static void a_key_that_is_cut(void **state)
 	view_group_name(catalog, &group, name);
 	assert_string_equal(name, encoded);
 	assert_false(view_group_find(catalog, key, end, &group));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void check_root(const struct tree *tree, const char *key,
@@ -407,14 +407,14 @@ static void what_transformers_should_load(void **state)
 	assert_false(view_group_root(tree.catalog, "app.mod", &group));
 	assert_false(view_group_root(tree.catalog, "step", &group));
 	assert_false(view_group_root(tree.catalog, "", &group));
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 	LEAF(&other, 2, "optim", "w");
 	LEAF(&other, 1, "model.embed");
 	LEAF(&other, 0, "step");
 	plant(&other);
 	check_root(&other, NULL, NULL);
 	assert_false(view_group_root(other.catalog, "model", &group));
-	free(other.catalog);
+	catalog_put(other.catalog);
 }
 
 static void nothing_at_all(void **state)
@@ -427,7 +427,7 @@ static void nothing_at_all(void **state)
 	check_list(&tree, (const char *const[]){ NULL });
 	check_none(&tree, "model");
 	assert_false(view_group_root(tree.catalog, NULL, &group));
-	free(tree.catalog);
+	catalog_put(tree.catalog);
 }
 
 /* ---- at random ----------------------------------------------------------- */
@@ -531,7 +531,7 @@ static void random_trees(void **state)
 			check_file(&tree, !has_key(&tree, "model") ? "model" :
 				   has_key(&tree, "_flat") ? "__flat" :
 				   "_flat", "");
-		free(tree.catalog);
+		catalog_put(tree.catalog);
 	}
 }
 

@@ -121,7 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK(catalog_builder_finish(builder, &catalog) == 0);
 		CHECK(catalog->tensor_count == index);
 		check_catalog(catalog);
-		free(catalog);
+		catalog_put(catalog);
 	}
 	catalog_builder_destroy(builder);
 	free(notes);

@@ -66,7 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!error) {
 		CHECK(catalog_builder_finish(builder, &catalog) == 0);
 		check_catalog(catalog);
-		free(catalog);
+		catalog_put(catalog);
 	}
 	catalog_builder_destroy(builder);
 	free(notes);

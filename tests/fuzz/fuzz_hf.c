@@ -135,7 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK(catalog_builder_finish(builder, &catalog) == 0);
 		check_catalog(catalog);
 		check_shards(catalog, files, count);
-		free(catalog);
+		catalog_put(catalog);
 	}
 	for (i = 0; i < count; i++)
 		safetensors_finish(&files[i].header);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
+#include "support/catalog_zoo.h"
 #include "support/catalog_out.h"
 
 #include "shard/base/name.h"
@@ -87,7 +88,7 @@ static void shapes_and_boxes(void **state)
 
 	(void)state;
 	check_sample(catalog);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Flat: what another rank gets is the same bytes somewhere else. */
@@ -101,7 +102,7 @@ static void blob_can_be_moved(void **state)
 	assert_non_null(blob);
 	memcpy(blob + 8, catalog, size);
 	memset(catalog, 0xaa, size);
-	free(catalog);
+	catalog_put(catalog);
 	check_sample((const struct catalog *)(void *)(blob + 8));
 	free(blob);
 }
@@ -117,7 +118,7 @@ static void hash_is_that_of_the_content(void **state)
 	(void)state;
 	assert_true(catalog->hash[0] == hash.low64);
 	assert_true(catalog->hash[1] == hash.high64);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void find_many(void **state)
@@ -154,7 +155,7 @@ static void find_many(void **state)
 		assert_int_equal(catalog_find_tensor(catalog, encoded,
 						     size - 1) == i, 0);
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void empty_catalog(void **state)
@@ -168,7 +169,7 @@ static void empty_catalog(void **state)
 	assert_int_equal(catalog->object_count, 0);
 	assert_int_equal(catalog_find_tensor(catalog, "w", 1), -1);
 	assert_int_equal(catalog_find_object(catalog, "", 0), -1);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* The case of design.md: tensors of 2 axes over many ranks. */
@@ -198,12 +199,28 @@ static void memory_per_shard(void **state)
 	}
 	catalog = catalog_out_finish(builder);
 	assert_true((catalog->size - names) / catalog->shard_count <= 100);
-	free(catalog);
+	catalog_put(catalog);
+}
+
+/* Whoever puts it last frees it: the sanitizer sees that. */
+static void shared_by_reference(void **state)
+{
+	struct catalog *catalog = catalog_zoo(), *other;
+
+	(void)state;
+	other = catalog_get(catalog);
+	assert_ptr_equal(other, catalog);
+	catalog_put(catalog);
+	assert_int_equal(catalog_entry(other, ZOO_PLAIN)->ndim, 2);
+	catalog_put(other);
+	catalog_put(NULL);
+	assert_null(catalog_create(UINT64_MAX));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(shared_by_reference),
 		cmocka_unit_test(shapes_and_boxes),
 		cmocka_unit_test(blob_can_be_moved),
 		cmocka_unit_test(hash_is_that_of_the_content),

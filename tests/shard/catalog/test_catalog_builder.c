@@ -55,7 +55,7 @@ static void tiles_are_sorted(void **state)
 	assert_int_equal(catalog_shard(catalog, entry, 1)->reach, 2);
 	assert_int_equal(catalog_shard(catalog, entry, 3)->reach, 4);
 	assert_int_equal(notes.count, 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void reach_is_the_largest_end_so_far(void **state)
@@ -70,7 +70,7 @@ static void reach_is_the_largest_end_so_far(void **state)
 	(void)state;
 	for (i = 0; i < 3; i++)
 		assert_int_equal(catalog_shard(catalog, entry, i)->reach, 4);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void same_shard_twice_counts_once(void **state)
@@ -88,7 +88,7 @@ static void same_shard_twice_counts_once(void **state)
 	catalog = catalog_out_finish(builder);
 	check_order(catalog, "01");
 	assert_int_equal(catalog_entry(catalog, 0)->flags, 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void overlapping_shards_keep_their_order(void **state)
@@ -103,7 +103,7 @@ static void overlapping_shards_keep_their_order(void **state)
 	assert_int_equal(notes.count, 1);
 	assert_non_null(strstr(notes.line[0], "the.name"));
 	assert_non_null(strstr(notes.line[0], "overlap"));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void holes_stand_at_the_end(void **state)
@@ -132,7 +132,7 @@ static void holes_stand_at_the_end(void **state)
 	assert_int_equal(notes.count, 1);
 	assert_non_null(strstr(notes.line[0], "the.name"));
 	assert_non_null(strstr(notes.line[0], "missing"));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Older writers left the offsets of empty shards undefined. */
@@ -149,7 +149,7 @@ static void empty_shards_may_lie_anywhere(void **state)
 	assert_int_equal(entry->shard_count, 4);
 	assert_int_equal(entry->flags, 0);
 	assert_int_equal(notes.count, 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void shards_out_of_bounds_are_refused(void **state)
@@ -238,10 +238,10 @@ static void empty_tensors(void **state)
 	(void)state;
 	assert_int_equal(catalog_entry(catalog, 0)->size, 0);
 	assert_int_equal(catalog_entry(catalog, 0)->flags, 0);
-	free(catalog);
+	catalog_put(catalog);
 	catalog = build(&shape, 0, NULL);
 	assert_int_equal(catalog_entry(catalog, 0)->flags, 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void unknown_types_keep_their_name(void **state)
@@ -265,7 +265,7 @@ static void unknown_types_keep_their_name(void **state)
 	assert_int_equal(entry->type_name_size, 4);
 	assert_memory_equal(catalog_text(catalog, entry->type_name), "int3",
 			    4);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* A name of no bytes has no place either. */
@@ -285,7 +285,7 @@ static void unknown_type_without_a_name(void **state)
 	catalog = catalog_out_finish(builder);
 	assert_int_equal(catalog_entry(catalog, 0)->type_name_size, 0);
 	assert_int_equal(catalog_entry(catalog, 0)->type_name, 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void objects_come_after_tensors(void **state)
@@ -315,7 +315,7 @@ static void objects_come_after_tensors(void **state)
 	assert_int_equal(entry->flags, CATALOG_OBJECT);
 	assert_int_equal(entry->size, 123);
 	assert_int_equal(catalog_shard(catalog, entry, 0)->offset, 7);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void files_are_known_again(void **state)

@@ -61,7 +61,7 @@ static void zoo_passes(void **state)
 	assert_int_equal(catalog->tensor_count, ZOO_TENSORS);
 	check_good(catalog, "zoo");
 	assert_true(finds_all(catalog));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void empty_passes(void **state)
@@ -72,7 +72,7 @@ static void empty_passes(void **state)
 
 	(void)state;
 	check_good(catalog, "empty");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Cut along any axes, with holes and overlaps. */
@@ -92,7 +92,7 @@ static void worlds_pass(void **state)
 		world_make(&world, &limits, &dice);
 		catalog = catalog_out_world(&world);
 		check_good(catalog, "world");
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -116,7 +116,7 @@ static void many_names_pass(void **state)
 	}
 	catalog = catalog_out_finish(builder);
 	check_good(catalog, "many names");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* ---- checkpoints --------------------------------------------------------- */
@@ -217,7 +217,7 @@ static void truncated(void **state)
 		refuse_bytes(catalog, size);
 		catalog->size = whole;
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void longer(void **state)
@@ -233,7 +233,7 @@ static void longer(void **state)
 	((struct catalog *)(void *)blob)->size += 8;
 	refuse_bytes(blob, whole + 8);
 	free(blob);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void flip(struct catalog *catalog, uint64_t bit)
@@ -275,7 +275,7 @@ static void flipped(void **state)
 				 good ? "taken" : "refused");
 		flip(catalog, bit);
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* All that is said of the entries, which a sanitizer watches. */
@@ -309,7 +309,7 @@ static void flipped_and_hashed(void **state)
 	}
 	/* Offsets of items, types of one size, letters. */
 	assert_true(taken > 0 && taken < (end - begin) / 2);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

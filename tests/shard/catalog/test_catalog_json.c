@@ -57,7 +57,7 @@ static void tensors(void **state)
 		"\"torch_dtype\":\"float8_e4m3fn\",\"shape\":[],\"nbytes\":1,"
 		"\"file\":\"s\",\"shards\":["
 		SHARD("[]", "[]", "f", "0", "1") "]}");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void holes_and_overlaps(void **state)
@@ -80,7 +80,7 @@ static void holes_and_overlaps(void **state)
 		"\"overlap\":true,\"shards\":["
 		SHARD("[0]", "[4]", "f", "0", "1") ","
 		SHARD("[2]", "[4]", "f", "1", "1") "]}");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void names_that_are_not_utf8(void **state)
@@ -102,7 +102,7 @@ static void names_that_are_not_utf8(void **state)
 		"\"shape\":[],\"nbytes\":1,"
 		"\"file\":\"\xc3\xa9%FF%ED%A0%80\",\"shards\":["
 		SHARD("[]", "[]", "f", "0", "1") "]}");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* JSON is UTF-8, also where it names a file. */
@@ -122,7 +122,7 @@ static void paths_that_are_not_utf8(void **state)
 	assert_int_equal(catalog_json_shards(catalog,
 		catalog_entry(catalog, 0), NULL, 0, &out), 0);
 	check_text(&out, "[" SHARD("[]", "[]", "f\xef\xbf\xbd", "0", "1") "]");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void unknown_type(void **state)
@@ -147,7 +147,7 @@ static void unknown_type(void **state)
 		"\"torch_dtype\":\"int3\xef\xbf\xbd\",\"shape\":[6],"
 		"\"nbytes\":0,\"file\":\"w\",\"shards\":["
 		SHARD("[0]", "[6]", "f", "0", "1") "]}");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void shapes(void **state)
@@ -193,7 +193,7 @@ static void shards_that_a_selection_touches(void **state)
 	assert_int_equal(catalog_json_shards(catalog,
 		catalog_entry(catalog, 0), &selection, 0, &out), 0);
 	check_text(&out, "[]");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void limit_of_the_text(void **state)
@@ -215,7 +215,7 @@ static void limit_of_the_text(void **state)
 		assert_int_equal(error, limit < size ? -E2BIG : 0);
 		array_finish(&out);
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

@@ -391,7 +391,7 @@ static void check_rules(const struct rule *rules, size_t count)
 		    catalog->tensor_slots == good.tensor_slots)
 			catalog_hash(catalog, catalog->hash);
 		refusal_catalog(catalog, good.size, rules[i].reason);
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -411,7 +411,7 @@ static void hash(void **state)
 	catalog->hash[0]--;
 	catalog->hash[1]++;
 	refusal_catalog(catalog, catalog->size, "hash of other content");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void texts(void **state)

@@ -46,7 +46,7 @@ static void check_chain(const char *chain, size_t size, bool good)
 				 0);
 	else
 		refusal_catalog(catalog, catalog->size, "bad stream extensions");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void chains(void **state)
@@ -89,13 +89,13 @@ static void long_names(void **state)
 	catalog_out_end(builder);
 	catalog = catalog_out_finish(builder);
 	refusal_catalog(catalog, catalog->size, "name of a type");
-	free(catalog);
+	catalog_put(catalog);
 	builder = catalog_out_create(&notes);
 	assert_int_equal(catalog_builder_file(builder, name, sizeof(name),
 					      &index), 0);
 	catalog = catalog_out_finish(builder);
 	refusal_catalog(catalog, catalog->size, "path beyond");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* What the last entry leaves behind: a shard without numbers, and numbers
@@ -116,7 +116,7 @@ static void left_over(void **state)
 	first_entry(catalog)->shard_count = 1;
 	catalog_hash(catalog, catalog->hash);
 	refusal_catalog(catalog, catalog->size, "of no entry");
-	free(catalog);
+	catalog_put(catalog);
 	builder = catalog_out_create(&notes);
 	box.ndim = 3;
 	memset(box.size, 0, sizeof(box.size));
@@ -126,7 +126,7 @@ static void left_over(void **state)
 	first_entry(catalog)->ndim = 2;
 	catalog_hash(catalog, catalog->hash);
 	refusal_catalog(catalog, catalog->size, "of no entry");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void add_scalar(struct catalog_builder *builder, const char *name)
@@ -150,7 +150,7 @@ static void one_name_twice(void **state)
 	add_scalar(builder, "a");
 	catalog = catalog_out_finish(builder);
 	refusal_catalog(catalog, catalog->size, "two entries of one name");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 enum { SEED = 1, HOMES = 16 };
@@ -192,10 +192,10 @@ static void crowded_table(void **state)
 
 	(void)state;
 	assert_int_equal(catalog_check(catalog, catalog->size, NULL), 0);
-	free(catalog);
+	catalog_put(catalog);
 	catalog = crowd(LIMIT_SLOT_RUN + 1, 4 * LIMIT_SLOT_RUN);
 	refusal_catalog(catalog, catalog->size, "too similar hashes");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

@@ -77,7 +77,7 @@ static void check_sample(struct metadata *m)
 	assert_int_equal(catalog_entry(catalog, 1)->ndim, 0);
 	assert_int_equal(catalog_find_object(catalog, "lr", 2), 2);
 	assert_int_equal(catalog_entry(catalog, 2)->size, 9);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void as_torch_writes_it(void **state)
@@ -118,7 +118,7 @@ static void transformed_items_are_marked(void **state)
 	catalog = read_one(&metadata);
 	assert_int_equal(catalog_shard(catalog, catalog_entry(catalog, 0),
 				       0)->flags, CATALOG_TRANSFORMED);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void empty_checkpoint(void **state)
@@ -129,7 +129,7 @@ static void empty_checkpoint(void **state)
 	(void)state;
 	assert_int_equal(catalog->tensor_count, 0);
 	assert_int_equal(catalog->object_count, 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void unknown_type_keeps_its_name(void **state)
@@ -148,7 +148,7 @@ static void unknown_type_keeps_its_name(void **state)
 	assert_int_equal(entry->type_name_size, 4);
 	assert_memory_equal(catalog_text(catalog, entry->type_name), "int3",
 			    4);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* A chunk without an item is a hole; an object without one is left out. */
@@ -176,7 +176,7 @@ static void items_that_are_not_there(void **state)
 	assert_non_null(strstr(notes.line[0], "w: a shard has no"));
 	/* Files that nothing lies in are nobody's. */
 	assert_int_equal(catalog->file_count, 1);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* The last of two items with one index is taken, as in a Python dict. */
@@ -193,7 +193,7 @@ static void later_item_of_one_file_wins(void **state)
 		      (struct metadata_place){ "new", 1, 9 });
 	catalog = read_one(&metadata);
 	check_shard(catalog, "w", 0, "new", 1);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Rank-local metadata: each rank has its rows, all have what is replicated. */
@@ -237,7 +237,7 @@ static void union_of_ranks(void **state)
 	assert_int_equal(catalog_entry(catalog, (uint64_t)
 		catalog_find_tensor(catalog, "replicated", 10))->shard_count,
 		1);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void ranks_that_disagree(void **state)
@@ -261,7 +261,7 @@ static void ranks_that_disagree(void **state)
 	check_shard(catalog, "w", 0, "a", 0);
 	assert_int_equal(notes.count, 1);
 	assert_non_null(strstr(notes.line[0], "disagree"));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

@@ -27,7 +27,7 @@ static void check_local(struct metadata *m, bool local, unsigned format,
 	assert_int_equal(catalog->origin.format, format);
 	assert_int_equal(catalog->origin.torch_first, first);
 	assert_int_equal(catalog->origin.torch_last, last);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void check(struct metadata *m, unsigned first, unsigned last)
@@ -129,7 +129,7 @@ static void of_ranks(void **state)
 	}
 	catalog = metadata_read(texts, 2, false, &notes);
 	assert_int_equal(catalog->origin.format, CATALOG_DCP_LOCAL);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

@@ -123,7 +123,7 @@ static void as_torch_writes_them(void **state)
 	assert_false(catalog_is_below(catalog,
 				      find(catalog, "app.model.0.weight"),
 				      "app.model.0", 11));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void parts_that_hold_dots_or_nothing(void **state)
@@ -141,7 +141,7 @@ static void parts_that_hold_dots_or_nothing(void **state)
 	check_parts(catalog, ".", PARTS("", ""));
 	check_parts(catalog, "a..b.", PARTS("a", "", "b", ""));
 	check_parts(catalog, "..x", PARTS("..x"));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Whatever does not make up the name, or is no tuple of keys. */
@@ -196,7 +196,7 @@ static void paths_that_are_none(void **state)
 		catalog = metadata_catalog(&m);
 		check_none(catalog, cases[i].name);
 		check_parts(catalog, "c.d", PARTS("c", "d"));
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -225,7 +225,7 @@ static void planner_data_that_is_none(void **state)
 		put_bytes(&m.planner, cases[i].pickle, cases[i].size);
 		catalog = metadata_catalog(&m);
 		check_none(catalog, "w");
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -245,7 +245,7 @@ static void last_path_of_a_name_counts(void **state)
 	catalog = metadata_catalog(&m);
 	check_parts(catalog, "a.b", PARTS("a", "b"));
 	check_none(catalog, "c.d");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* In whatever order they stand, objects among them. */
@@ -276,7 +276,7 @@ static void order_does_not_matter(void **state)
 		snprintf(name, sizeof(name), "m.%d", i);
 		check_parts(catalog, name, PARTS("m", number));
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void lowest_rank_wins(void **state)
@@ -310,7 +310,7 @@ static void lowest_rank_wins(void **state)
 	check_parts(catalog, "two.of.them", PARTS("two", "of.them"));
 	/* Also when it is wrong. */
 	check_none(catalog, "o.n.e");
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* LIMIT_PATH_DEPTH parts, and more: the rest is the last part. */
@@ -345,7 +345,7 @@ static void deep_paths(void **state)
 		for (j = 1; j < entry->depth; j++)
 			assert_int_equal(catalog_path_size(catalog, entry, j),
 					 2 * j - 1);
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -370,7 +370,7 @@ static double time_shared(const struct array *path)
 	start = clock();
 	catalog = metadata_catalog(&m);
 	assert_int_equal(catalog_entry(catalog, 20000)->depth, 0);
-	free(catalog);
+	catalog_put(catalog);
 	return (double)(clock() - start) / CLOCKS_PER_SEC;
 }
 

@@ -49,7 +49,7 @@ static void check_value(const char *pickle, size_t size, const char *chain)
 	catalog = metadata_catalog(&m);
 	check_chain(catalog, 0, chain);
 	assert_int_equal(catalog->transform_count, *chain != 0);
-	free(catalog);
+	catalog_put(catalog);
 }
 #define CHECK(pickle, chain) check_value(pickle, sizeof(pickle) - 1, chain)
 
@@ -92,7 +92,7 @@ static void each_chain_is_kept_once(void **state)
 	assert_int_equal(catalog->transform_count, 3);
 	for (i = 0; i < 300; i++)
 		check_chain(catalog, i, chains[i % 3]);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static int read_text(const struct array *text, struct fault *fault)
@@ -176,7 +176,7 @@ static void as_many_and_as_long_as_may_be(void **state)
 	add_tensor(&m, "w");
 	catalog = metadata_catalog(&m);
 	check_chain(catalog, 0, chain);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void put_chains(struct metadata *m, unsigned count)

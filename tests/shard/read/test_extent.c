@@ -179,7 +179,7 @@ static void random_layouts(void **state)
 			for (; plan_next(&plan, &piece); cases++)
 				check_piece(&plan, &piece, end - begin);
 		}
-		free(catalog);
+		catalog_put(catalog);
 	}
 	print_message("%u pieces\n", cases);
 }
@@ -209,7 +209,7 @@ static struct extent only_extent(unsigned ndim, const uint64_t *size,
 	extents_init(&extents, &plan, &piece, &layout);
 	assert_true(extents_next(&extents, &extent));
 	assert_false(extents_next(&extents, &other));
-	free(catalog);
+	catalog_put(catalog);
 	return extent;
 }
 

@@ -59,7 +59,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	file_cache_destroy(files);
-	free(catalog);
+	catalog_put(catalog);
 	folder_remove(&folder);
 	return 0;
 }

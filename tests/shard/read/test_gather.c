@@ -168,7 +168,7 @@ static void random_pieces(void **state)
 		while (plan_next(&plan, &piece))
 			check_piece(&plan, &piece, &layout,
 				    box_volume(&selection) * size);
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -205,7 +205,7 @@ static void file_that_ends_too_early(void **state)
 		extents_init(&extents, &plan, &piece, &layout);
 		assert_int_equal(gather_extents(&gather, &extents), -EIO);
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

@@ -202,7 +202,7 @@ static void random_selections(void **state)
 						catalog_entry(catalog, 0),
 						&part, &shape);
 		}
-		free(catalog);
+		catalog_put(catalog);
 	}
 	/* Both answers were seen often enough to mean something. */
 	assert_true(taken > 4000 && taken < 19000);

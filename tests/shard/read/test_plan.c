@@ -137,7 +137,7 @@ static void ask_about(const struct world *world, unsigned times)
 		}
 		ask(&q);
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void ask_worlds(unsigned worlds, unsigned times,
@@ -210,7 +210,7 @@ static void few_pieces_of_many_shards(void **state)
 		assert_int_equal(piece.offset[0], row % 4);
 		assert_false(plan_next(&plan, &piece));
 	}
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Numbers beyond 32 bits. */
@@ -243,7 +243,7 @@ static void huge_axes(void **state)
 	assert_int_equal(piece.target, 1);
 	assert_int_equal(piece.count[1], 2);
 	assert_false(plan_next(&plan, &piece));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 int main(void)

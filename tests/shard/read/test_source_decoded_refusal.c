@@ -336,7 +336,7 @@ static void objects_as_items_only(void **state)
 	(void)state;
 	catalog = make_object(1);
 	coded_close(&coded);
-	free(coded.catalog);
+	catalog_put(coded.catalog);
 	coded.catalog = catalog;
 	coded_open(&coded, the_cache);
 	assert_int_equal(get_item(0, &found), 0);

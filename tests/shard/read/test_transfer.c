@@ -143,7 +143,7 @@ static void store_forget(struct test_store *store)
 {
 	source_file_destroy(store->source);
 	store->source = NULL;
-	free(store->catalog);
+	catalog_put(store->catalog);
 }
 
 /* A store of one tensor whose only item is @item. */

@@ -159,7 +159,7 @@ static void header_beyond_the_limit(void **state)
 	virtual_file_put(content);
 	free(parts);
 	free(name);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Each tensor is as large as may be; together they are too large. */
@@ -192,7 +192,7 @@ static void data_beyond_the_limit(void **state)
 				 virtual_file_header_size(content),
 			 LIMIT_TENSOR_SIZE / 16 * 16);
 	virtual_file_put(content);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 static void types_that_cannot_be_served(void **state)
@@ -249,7 +249,7 @@ static void types_that_cannot_be_served(void **state)
 		reply_destroy(reply);
 		virtual_file_put(content);
 		content = NULL;
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 

@@ -229,7 +229,7 @@ static void an_index_beside_shards(void **state)
 	hf_case_read_good("{\"weight_map\":{\"w\":\"s1\",\"v\":\"s2\"}}");
 	assert_int_equal(hf_case.catalog->tensor_count, 1);
 	assert_int_equal(hf_case.catalog->origin.lost, 1);
-	free(hf_case.catalog);
+	catalog_put(hf_case.catalog);
 	hf_case_read_good("{\"weight_map\":{\"w\":");
 	assert_int_equal(hf_case.catalog->origin.lost, 0);
 }

@@ -70,7 +70,7 @@ static void free_made(struct made *made)
 {
 	header_in_free(&made->header);
 	array_finish(&made->text);
-	free(made->catalog);
+	catalog_put(made->catalog);
 }
 
 /* A file of the whole of one tensor. */
@@ -175,7 +175,7 @@ static void float4_without_an_axis_does_not_fit(void **state)
 
 	(void)state;
 	assert_false(safetensors_header_fits(catalog, 0, DTYPE_F4, "f4", 2));
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* What came from safetensors goes back as it was. */
@@ -274,7 +274,7 @@ static void slices_of_what_does_not_fit(void **state)
 		assert_int_equal(safetensors_header_slice(catalog, 0,
 			tensors[i].dtype, &whole, &text), -EOPNOTSUPP);
 		array_finish(&text);
-		free(catalog);
+		catalog_put(catalog);
 	}
 }
 
@@ -306,7 +306,7 @@ static void which_names_fit(void **state)
 					    cases[i].name, cases[i].size) !=
 		    cases[i].fits)
 			fail_msg("case %u", i);
-	free(catalog);
+	catalog_put(catalog);
 }
 
 /* Those that stay out are named, as far as JSON can. */

@@ -25,7 +25,7 @@ enum zoo {
 	ZOO_SECOND,
 };
 
-/* free() it. */
+/* The caller puts it. */
 struct catalog *catalog_zoo(void);
 
 #endif

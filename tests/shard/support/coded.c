@@ -138,7 +138,7 @@ void coded_open(struct coded *coded, struct decoded_cache *cache)
 void coded_free(struct coded *coded)
 {
 	coded_close(coded);
-	free(coded->catalog);
+	catalog_put(coded->catalog);
 	test_store_free(&coded->store);
 }
 

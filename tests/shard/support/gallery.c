@@ -278,7 +278,7 @@ void gallery_free(struct gallery *gallery)
 	uint64_t i;
 
 	source_file_destroy(gallery->file);
-	free(gallery->catalog);
+	catalog_put(gallery->catalog);
 	for (i = 0; i < gallery->count; i++) {
 		free(gallery->tensors[i].name);
 		free(gallery->tensors[i].bytes);

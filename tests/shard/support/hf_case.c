@@ -21,7 +21,7 @@ void hf_case_clear(void)
 	memset(hf_case.files, 0, sizeof(hf_case.files));
 	memset(&hf_case.notes, 0, sizeof(hf_case.notes));
 	memset(&hf_case.fault, 0, sizeof(hf_case.fault));
-	free(hf_case.catalog);
+	catalog_put(hf_case.catalog);
 	hf_case.catalog = NULL;
 	hf_case.bad = 77;
 }

@@ -188,7 +188,7 @@ void test_store_free(struct test_store *store)
 {
 	reply_destroy(store->reply);
 	source_file_destroy(store->source);
-	free(store->catalog);
+	catalog_put(store->catalog);
 	free(store->bytes);
 	folder_remove(&store->folder);
 }
