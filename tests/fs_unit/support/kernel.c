@@ -15,6 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Of the number of an interrupt, which is otherwise that of its request. */
+#define INTERRUPT_BIT UINT64_C(1)
+
 enum { KERNELS_MAX = 16, PATIENCE_S = 20, ANSWER_MAX = 2 << 20 };
 
 /* What the session wrote. */
@@ -25,6 +28,12 @@ struct written {
 	unsigned char data[];
 };
 
+/* A request that has no answer yet. */
+struct asked {
+	struct asked *next;
+	uint64_t unique;
+};
+
 struct kernel {
 	int session_fd, fd;		/* the two ends */
 	pthread_mutex_t lock;
@@ -32,6 +41,7 @@ struct kernel {
 	struct written *answers, *notices, **notices_end; /* guarded by lock,
 							    * as is all below */
 	unsigned notice_count;
+	struct asked *asked;
 	uint64_t last;			/* number of a request */
 	pid_t pid;
 	uint64_t dropped[8];		/* requests; 0: none */
@@ -76,12 +86,54 @@ static bool is_dropped_locked(struct kernel *kernel, uint64_t unique)
 	return false;
 }
 
+static struct asked **find_asked_locked(struct kernel *kernel, uint64_t unique)
+{
+	struct asked **at = &kernel->asked;
+
+	while (*at && (*at)->unique != unique)
+		at = &(*at)->next;
+	return at;
+}
+
+/* It has its one answer. A thread of the daemon cannot fail the test: it ends
+ * the program. */
+static void end_asked_locked(struct kernel *kernel, uint64_t unique)
+{
+	struct asked **at = find_asked_locked(kernel, unique), *asked = *at;
+
+	if (!asked) {
+		fprintf(stderr, "request %llu was answered already\n",
+			(unsigned long long)unique);
+		abort();
+	}
+	*at = asked->next;
+	free(asked);
+}
+
+/* libfuse says of an interrupt that it knows of no such request: as the kernel
+ * does, tell it again if it should. */
+static ssize_t take_unknown(struct kernel *kernel, uint64_t unique)
+{
+	bool waits;
+
+	pthread_mutex_lock(&kernel->lock);
+	waits = *find_asked_locked(kernel, unique);
+	pthread_mutex_unlock(&kernel->lock);
+	if (waits) {
+		kernel_interrupt(kernel, unique);
+		return sizeof(struct fuse_out_header);
+	}
+	errno = ENOENT;
+	return -1;
+}
+
 static ssize_t take_written(int fd, struct iovec *iov, int count,
 			    void *context)
 {
 	struct kernel *kernel = find_kernel(fd);
 	struct written *written;
 	size_t size = 0, done = 0;
+	uint64_t unique;
 	bool dropped;
 	int i;
 
@@ -100,11 +152,18 @@ static ssize_t take_written(int fd, struct iovec *iov, int count,
 	memmove(written->data, written->data + sizeof(written->head),
 		written->size);
 	assert_int_equal(written->head.len, size);
+	unique = written->head.unique;
+	if (unique & INTERRUPT_BIT) {
+		free(written);
+		return take_unknown(kernel, unique & ~INTERRUPT_BIT);
+	}
 	pthread_mutex_lock(&kernel->lock);
-	dropped = is_dropped_locked(kernel, written->head.unique);
+	if (unique)
+		end_asked_locked(kernel, unique);
+	dropped = is_dropped_locked(kernel, unique);
 	if (dropped) {
 		free(written);
-	} else if (written->head.unique) {
+	} else if (unique) {
 		written->next = kernel->answers;
 		kernel->answers = written;
 	} else {
@@ -196,6 +255,7 @@ void kernel_destroy(struct kernel *kernel)
 	unsigned i;
 
 	assert_null(kernel->answers);
+	assert_null(kernel->asked);
 	pthread_mutex_lock(&kernels_lock);
 	for (i = 0; i < KERNELS_MAX; i++)
 		if (kernels[i] == kernel)
@@ -236,15 +296,31 @@ uint64_t kernel_ask(struct kernel *kernel, uint32_t opcode, uint64_t node,
 		    const void *args, size_t size, const char *name)
 {
 	struct fuse_in_header head = { .opcode = opcode, .nodeid = node };
+	bool answered = opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET;
+	struct asked *asked = answered ? malloc(sizeof(*asked)) : NULL;
 
 	pthread_mutex_lock(&kernel->lock);
 	/* Even numbers, as the kernel's: an interrupt has the odd one. */
 	kernel->last += 2;
 	head.unique = kernel->last;
+	if (asked) {
+		*asked = (struct asked){ kernel->asked, head.unique };
+		kernel->asked = asked;
+	}
 	head.pid = (uint32_t)kernel->pid;
 	pthread_mutex_unlock(&kernel->lock);
 	send_request(kernel, &head, args, size, name);
 	return head.unique;
+}
+
+uint64_t kernel_next(struct kernel *kernel)
+{
+	uint64_t unique;
+
+	pthread_mutex_lock(&kernel->lock);
+	unique = kernel->last + 2;
+	pthread_mutex_unlock(&kernel->lock);
+	return unique;
 }
 
 static struct written **find_answer_locked(struct kernel *kernel,
@@ -257,10 +333,14 @@ static struct written **find_answer_locked(struct kernel *kernel,
 	return at;
 }
 
+/* A test that fails keeps no lock that the daemon needs to end. */
 static void wait_locked(struct kernel *kernel, const struct timespec *until)
 {
-	assert_int_equal(pthread_cond_timedwait(&kernel->change, &kernel->lock,
-						until), 0);
+	if (pthread_cond_timedwait(&kernel->change, &kernel->lock, until) ==
+	    0)
+		return;
+	pthread_mutex_unlock(&kernel->lock);
+	fail_msg("nothing came for %d seconds", PATIENCE_S);
 }
 
 static struct timespec patience(void)
@@ -311,7 +391,7 @@ void kernel_interrupt(struct kernel *kernel, uint64_t unique)
 {
 	const struct fuse_interrupt_in in = { .unique = unique };
 	struct fuse_in_header head = {
-		.opcode = FUSE_INTERRUPT, .unique = unique | 1,
+		.opcode = FUSE_INTERRUPT, .unique = unique | INTERRUPT_BIT,
 	};
 
 	send_request(kernel, &head, &in, sizeof(in), NULL);
@@ -345,11 +425,16 @@ void kernel_await_refused(struct kernel *kernel, uint64_t unique)
 
 /* ---- whole operations ---------------------------------------------------- */
 
+uint64_t kernel_ask_lookup(struct kernel *kernel, uint64_t parent,
+			   const char *name)
+{
+	return kernel_ask(kernel, FUSE_LOOKUP, parent, NULL, 0, name);
+}
+
 int kernel_lookup(struct kernel *kernel, uint64_t parent, const char *name,
 		  struct fuse_entry_out *ret_entry)
 {
-	uint64_t unique = kernel_ask(kernel, FUSE_LOOKUP, parent, NULL, 0,
-				     name);
+	uint64_t unique = kernel_ask_lookup(kernel, parent, name);
 	size_t got;
 	int error = kernel_answer(kernel, unique, ret_entry,
 				  sizeof(*ret_entry), &got);
@@ -388,6 +473,23 @@ void kernel_forget(struct kernel *kernel, uint64_t node, uint64_t count)
 	kernel_ask(kernel, FUSE_FORGET, node, &in, sizeof(in), NULL);
 }
 
+void kernel_forget_multi(struct kernel *kernel,
+			 const struct fuse_forget_one *forgets,
+			 uint32_t count)
+{
+	const struct fuse_batch_forget_in in = { .count = count };
+	size_t size = count * sizeof(*forgets);
+	unsigned char *args = malloc(sizeof(in) + size);
+
+	assert_non_null(args);
+	memcpy(args, &in, sizeof(in));
+	memcpy(args + sizeof(in), forgets, size);
+	/* Has no answer either. */
+	kernel_ask(kernel, FUSE_BATCH_FORGET, 0, args, sizeof(in) + size,
+		   NULL);
+	free(args);
+}
+
 int kernel_getattr(struct kernel *kernel, uint64_t node,
 		   struct fuse_attr_out *ret_attr)
 {
@@ -412,13 +514,12 @@ int kernel_readlink(struct kernel *kernel, uint64_t node, char ret[4096])
 	return error;
 }
 
-int kernel_getxattr(struct kernel *kernel, uint64_t node, const char *name,
-		    void *out, size_t size, size_t *ret_got)
+/* The answer to getxattr and listxattr: @size bytes at most, or, if that is 0,
+ * how many there are. */
+static int take_value(struct kernel *kernel, uint64_t unique, void *out,
+		      size_t size, size_t *ret_got)
 {
-	const struct fuse_getxattr_in in = { .size = (uint32_t)size };
 	struct fuse_getxattr_out needed;
-	uint64_t unique = kernel_ask(kernel, FUSE_GETXATTR, node, &in,
-				     sizeof(in), name);
 	int error;
 
 	if (size > 0)
@@ -429,32 +530,59 @@ int kernel_getxattr(struct kernel *kernel, uint64_t node, const char *name,
 	return error;
 }
 
+int kernel_getxattr(struct kernel *kernel, uint64_t node, const char *name,
+		    void *out, size_t size, size_t *ret_got)
+{
+	const struct fuse_getxattr_in in = { .size = (uint32_t)size };
+
+	return take_value(kernel, kernel_ask(kernel, FUSE_GETXATTR, node, &in,
+					     sizeof(in), name),
+			  out, size, ret_got);
+}
+
 int kernel_listxattr(struct kernel *kernel, uint64_t node, void *out,
 		     size_t size, size_t *ret_got)
 {
 	const struct fuse_getxattr_in in = { .size = (uint32_t)size };
 
-	assert_true(size > 0);
-	return kernel_answer(kernel,
-			     kernel_ask(kernel, FUSE_LISTXATTR, node, &in,
-					sizeof(in), NULL),
-			     out, size, ret_got);
+	return take_value(kernel, kernel_ask(kernel, FUSE_LISTXATTR, node, &in,
+					     sizeof(in), NULL),
+			  out, size, ret_got);
 }
 
-static int open_any(struct kernel *kernel, uint32_t opcode, uint64_t node,
-		    struct fuse_open_out *ret_open)
+int kernel_statfs(struct kernel *kernel, uint64_t node,
+		  struct fuse_statfs_out *ret_status)
+{
+	return kernel_answer(kernel, kernel_ask(kernel, FUSE_STATFS, node,
+						NULL, 0, NULL),
+			     ret_status, sizeof(*ret_status), NULL);
+}
+
+/* One thread takes requests, in their order, and answers this one itself. */
+void kernel_settle(struct kernel *kernel)
+{
+	struct fuse_statfs_out status;
+
+	assert_int_equal(kernel_statfs(kernel, FUSE_ROOT_ID, &status), 0);
+}
+
+static uint64_t ask_open(struct kernel *kernel, uint32_t opcode, uint64_t node)
 {
 	const struct fuse_open_in in = { .flags = 0 };
 
-	return kernel_answer(kernel, kernel_ask(kernel, opcode, node, &in,
-						sizeof(in), NULL),
-			     ret_open, sizeof(*ret_open), NULL);
+	return kernel_ask(kernel, opcode, node, &in, sizeof(in), NULL);
+}
+
+uint64_t kernel_ask_open(struct kernel *kernel, uint64_t node)
+{
+	return ask_open(kernel, FUSE_OPEN, node);
 }
 
 int kernel_open(struct kernel *kernel, uint64_t node,
 		struct fuse_open_out *ret_open)
 {
-	return open_any(kernel, FUSE_OPEN, node, ret_open);
+	return kernel_answer(kernel, kernel_ask_open(kernel, node), ret_open,
+			     sizeof(*ret_open), NULL);
 }
 
 uint64_t kernel_ask_read(struct kernel *kernel, uint64_t node, uint64_t handle,
@@ -493,10 +621,16 @@ void kernel_release(struct kernel *kernel, uint64_t node, uint64_t handle)
 
 /* ---- folders ------------------------------------------------------------- */
 
+uint64_t kernel_ask_opendir(struct kernel *kernel, uint64_t node)
+{
+	return ask_open(kernel, FUSE_OPENDIR, node);
+}
+
 int kernel_opendir(struct kernel *kernel, uint64_t node,
 		   struct fuse_open_out *ret_open)
 {
-	return open_any(kernel, FUSE_OPENDIR, node, ret_open);
+	return kernel_answer(kernel, kernel_ask_opendir(kernel, node),
+			     ret_open, sizeof(*ret_open), NULL);
 }
 
 void kernel_releasedir(struct kernel *kernel, uint64_t node, uint64_t handle)

@@ -3,7 +3,8 @@
  * The kernel's side of a FUSE session, without a kernel: requests as
  * linux/fuse.h has them go to a session, and its answers come back. What is
  * asked is what a real kernel could ask; what it would refuse by itself (a name
- * that is too long, a write to a read-only mount) is not refused here.
+ * that is too long, a write to a read-only mount) is not refused here. A second
+ * answer to a request, or one to none, fails the test.
  *
  * Waiting fails the test after 20 seconds.
  */
@@ -25,8 +26,8 @@ struct kernel *kernel_create(struct fuse_session *session);
 void kernel_init(struct kernel *kernel);
 /* No more requests: who serves the session sees its end. */
 void kernel_close(struct kernel *kernel);
-/* After the session is destroyed. Fails the test if an answer was not asked
- * for: one request has one answer. */
+/* After the session is destroyed. Each request that has an answer must have
+ * had it, and been asked for it. */
 void kernel_destroy(struct kernel *kernel);
 
 /* The process that asks from now on; that of the test otherwise. */
@@ -41,8 +42,21 @@ uint64_t kernel_ask(struct kernel *kernel, uint32_t opcode, uint64_t node,
 /* Wait for its answer: 0 or -errno, and up to @size bytes. */
 int kernel_answer(struct kernel *kernel, uint64_t unique, void *out,
 		  size_t size, size_t *ret_got);
+/* Some to be waited for so. */
+uint64_t kernel_ask_lookup(struct kernel *kernel, uint64_t parent,
+			   const char *name);
+uint64_t kernel_ask_open(struct kernel *kernel, uint64_t node);
+uint64_t kernel_ask_opendir(struct kernel *kernel, uint64_t node);
+uint64_t kernel_ask_read(struct kernel *kernel, uint64_t node, uint64_t handle,
+			 uint64_t offset, size_t size);
+/* Until the daemon has seen all that was sent before: what has no answer, and
+ * what must not have one yet. */
+void kernel_settle(struct kernel *kernel);
 /* Has it come? */
 bool kernel_has_answer(struct kernel *kernel, uint64_t unique);
+/* The number of the next request: its client may get a signal before a thread
+ * of the daemon has read it. */
+uint64_t kernel_next(struct kernel *kernel);
 /* The client of @unique has got a signal. */
 void kernel_interrupt(struct kernel *kernel, uint64_t unique);
 /* It has forgotten about the request: its answer will be refused. */
@@ -59,22 +73,26 @@ int kernel_lookup(struct kernel *kernel, uint64_t parent, const char *name,
 int kernel_walk(struct kernel *kernel, const char *path,
 		struct fuse_entry_out *ret_entry);
 void kernel_forget(struct kernel *kernel, uint64_t node, uint64_t count);
+/* Several in one request. */
+void kernel_forget_multi(struct kernel *kernel,
+			 const struct fuse_forget_one *forgets,
+			 uint32_t count);
 int kernel_getattr(struct kernel *kernel, uint64_t node,
 		   struct fuse_attr_out *ret_attr);
 /* The target, terminated. */
 int kernel_readlink(struct kernel *kernel, uint64_t node, char ret[4096]);
+/* @size 0 asks for the size. */
 int kernel_getxattr(struct kernel *kernel, uint64_t node, const char *name,
 		    void *out, size_t size, size_t *ret_got);
 int kernel_listxattr(struct kernel *kernel, uint64_t node, void *out,
 		     size_t size, size_t *ret_got);
+int kernel_statfs(struct kernel *kernel, uint64_t node,
+		  struct fuse_statfs_out *ret_status);
 
 int kernel_open(struct kernel *kernel, uint64_t node,
 		struct fuse_open_out *ret_open);
 int kernel_read(struct kernel *kernel, uint64_t node, uint64_t handle,
 		uint64_t offset, size_t size, void *out, size_t *ret_got);
-/* Send a read, to be waited for by kernel_answer. */
-uint64_t kernel_ask_read(struct kernel *kernel, uint64_t node, uint64_t handle,
-			 uint64_t offset, size_t size);
 void kernel_release(struct kernel *kernel, uint64_t node, uint64_t handle);
 
 int kernel_opendir(struct kernel *kernel, uint64_t node,

@@ -3,6 +3,7 @@
 #include "support/mounts.h"
 
 #include "support/test.h"
+#include "support/stall.h"
 
 #include "comm/client.h"
 #include "comm/server.h"
@@ -39,7 +40,7 @@ struct daemon {
 	struct client client;
 	struct peer_handlers handlers;
 	struct report report;
-	bool running;
+	bool running, pool_stopped;
 };
 
 static struct daemon daemons[MOUNTS_MAX];
@@ -55,10 +56,12 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
 /* Only looks use this clock. */
 int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
 {
-	uint64_t ms = atomic_load(&now_ms);
+	uint64_t ms;
 
 	if (clock != CLOCK_MONOTONIC_COARSE)
 		return __real_clock_gettime(clock, time);
+	stall_pass_clock();
+	ms = atomic_load(&now_ms);
 	*time = (struct timespec){ (time_t)(ms / 1000),
 				   (long)(ms % 1000) * 1000000 };
 	return 0;
@@ -93,7 +96,8 @@ struct test_folder mounts_folder(unsigned rank, const char *path)
 		assert_true(size < sizeof(part));
 		memcpy(part, path, size);
 		part[size] = '\0';
-		if (mkdirat(mounts_stores[rank].fd, part, 0755) < 0)
+		if (size > 0 &&
+		    mkdirat(mounts_stores[rank].fd, part, 0755) < 0)
 			assert_int_equal(errno, EEXIST);
 		if (!path[size])
 			break;
@@ -104,6 +108,15 @@ struct test_folder mounts_folder(unsigned rank, const char *path)
 	folder.fd = open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(folder.fd >= 0);
 	return folder;
+}
+
+void mounts_write(unsigned rank, const char *path, const char *name,
+		  const char *text)
+{
+	struct test_folder folder = mounts_folder(rank, path);
+
+	folder_write(&folder, name, text, strlen(text));
+	close(folder.fd);
 }
 
 /* ---- peers --------------------------------------------------------------- */
@@ -202,7 +215,7 @@ static void make_session(struct daemon *daemon, unsigned ranks)
 	size_t size;
 
 	for (i = 0; i < lane_count(ranks); i++)
-		lane_max[i] = 4;
+		lane_max[i] = MOUNTS_LANE_MAX;
 	daemon->pool = pool_create(16, lane_max, lane_count(ranks));
 	daemon->watch = watch_create();
 	assert_true(daemon->pool && daemon->watch);
@@ -282,6 +295,13 @@ void mounts_start(const struct mounts_options *options)
 		serve(&daemons[i]);
 }
 
+void mounts_stop_pool(unsigned rank)
+{
+	if (!daemons[rank].pool_stopped)
+		pool_stop(daemons[rank].pool);
+	daemons[rank].pool_stopped = true;
+}
+
 void mounts_leave(unsigned rank)
 {
 	struct daemon *daemon = &daemons[rank];
@@ -291,7 +311,7 @@ void mounts_leave(unsigned rank)
 	daemon->running = false;
 	if (daemon_count > 1)
 		ranks_stop(&mounts_ranks, rank);
-	pool_stop(daemon->pool);
+	mounts_stop_pool(rank);
 	workers_stop(&daemon->workers);
 	kernel_close(daemon->kernel);
 }
@@ -315,6 +335,7 @@ void mounts_stop(void)
 {
 	unsigned i;
 
+	stall_end_all();
 	for (i = 0; i < daemon_count; i++)
 		mounts_leave(i);
 	/* Requests of others are worked on until then. */
@@ -331,6 +352,12 @@ void mounts_stop(void)
 struct kernel *mounts_kernel(unsigned rank)
 {
 	return daemons[rank].kernel;
+}
+
+struct pool *mounts_pool(unsigned rank, unsigned *ret_lane)
+{
+	*ret_lane = daemons[rank].ops.lane;
+	return daemons[rank].pool;
 }
 
 struct peers *mounts_peers(unsigned rank)

@@ -18,7 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MOUNTS_MAX = 4 };
+/* Ranks; and what may run at once in a lane of the pool of one. */
+enum { MOUNTS_MAX = 4, MOUNTS_LANE_MAX = 4 };
 
 struct mounts_options {
 	unsigned count;		/* of ranks; 1: there are no others */
@@ -34,9 +35,12 @@ extern struct test_folder mounts_stores[MOUNTS_MAX];
 extern struct ranks mounts_ranks;
 
 void mounts_prepare(unsigned count);
-/* The folder @path in the store of @rank, made with all above it; the caller
- * closes its descriptor. */
+/* The folder @path in the store of @rank, "" the store, made with all above
+ * it; the caller closes its descriptor. */
 struct test_folder mounts_folder(unsigned rank, const char *path);
+/* The file @name in such a folder, made or overwritten. */
+void mounts_write(unsigned rank, const char *path, const char *name,
+		  const char *text);
 
 void mounts_start(const struct mounts_options *options);
 /* End all, and see that nothing is left: no descriptor, no answer. */
@@ -45,7 +49,12 @@ void mounts_stop(void);
  * unmount. */
 void mounts_leave(unsigned rank);
 
+/* The pool takes nothing any more, as when the daemon ends. */
+void mounts_stop_pool(unsigned rank);
+
 struct kernel *mounts_kernel(unsigned rank);
+/* For stall.c: the pool of @rank, and the lane in which all but reads wait. */
+struct pool *mounts_pool(unsigned rank, unsigned *ret_lane);
 /* What this rank can ask the others. */
 struct peers *mounts_peers(unsigned rank);
 
