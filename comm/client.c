@@ -345,7 +345,7 @@ static int peer_catalog(struct peers *peers, const struct catalog_part *part,
 	int error = peers->wait_ready(peers);
 
 	if (!error)
-		error = part->kept ? fetch_kept(c, part, ret_catalog) :
+		error = part->wanted.kept ? fetch_kept(c, part, ret_catalog) :
 				     fetch_above(c, part, ret_catalog);
 	return error == -EBADMSG ? -EPROTO : error;
 }
@@ -353,7 +353,7 @@ static int peer_catalog(struct peers *peers, const struct catalog_part *part,
 /* ---- shards -------------------------------------------------------------- */
 
 static struct source *peer_source(struct peers *peers,
-				  const struct peer_files *files,
+				  const struct shard_files *files,
 				  struct source *below)
 {
 	return source_peer_create(from_peers(peers)->engine, peers, files,

@@ -101,9 +101,7 @@ static int look_at_others(struct cluster *c)
 	unsigned i;
 
 	for (i = 0; i < peers->count; i++)
-		if (i == peers->rank)
-			peers->stores[i] = c->options.mine.store_fd;
-		else if (!c->options.force_mpi)
+		if (i != peers->rank && !c->options.force_mpi)
 			peers->stores[i] =
 				handshake_open_store(&c->mine, &c->hellos[i]);
 	return 0;
@@ -297,6 +295,8 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	pthread_cond_init(&c->change, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	error = client_init(&c->client, options->rank, options->count);
+	if (!error)
+		c->client.peers.stores[options->rank] = options->mine.store_fd;
 	c->client.peers.wait_ready = wait_ready;
 	c->client.peers.is_ready = is_ready;
 	c->client.peers.info = info;

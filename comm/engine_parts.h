@@ -7,10 +7,10 @@
 #define COMM_ENGINE_PARTS_H
 
 #include "comm/engine.h"
+#include "shard/base/clock.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <time.h>
 
 /* Slots and rooms: what all threads of a daemon that wait for peers, and all
  * that work for them, can use at once. */
@@ -122,14 +122,6 @@ struct engine {
 	struct slot slots[SLOT_MAX];
 	struct room rooms[ROOM_MAX];
 };
-
-static inline uint64_t engine_clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static inline uint64_t engine_now_ms(const struct engine *engine)
 {

@@ -279,7 +279,7 @@ static void fill_slot(struct engine *engine, struct slot *slot,
 	memcpy(slot->message, &message, sizeof(message));
 	memcpy(slot->message + sizeof(message), call->payload, call->size);
 	slot->message_size = sizeof(message) + call->size;
-	slot->began_ms = engine_clock_ns() / 1000000;
+	slot->began_ms = clock_ns() / 1000000;
 	slot->deadline_ms = slot->began_ms + time_ms;
 	slot->ring_ms = slot->began_ms + RING_MS;
 	slot->patient = call->patient;

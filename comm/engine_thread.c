@@ -444,7 +444,7 @@ void engine_run(struct engine *engine)
 	/* Naps are shorter than the kernel's usual slack. */
 	prctl(PR_SET_TIMERSLACK, 1000);
 	do {
-		engine->now_ns = engine_clock_ns();
+		engine->now_ns = clock_ns();
 		/* A system call: not in every round. */
 		if (do_round(engine, rung || ++rounds % 16 == 0)) {
 			engine->moved_ns = engine->now_ns;

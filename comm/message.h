@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 /* Changes whenever anything that ranks send to each other does. */
-enum { MESSAGE_PROTOCOL = 2 };
+enum { MESSAGE_PROTOCOL = 3 };
 
 enum message_kind {
 	MESSAGE_REQUEST = 1,

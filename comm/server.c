@@ -2,11 +2,11 @@
 #include "comm/server.h"
 
 #include "comm/wire.h"
+#include "shard/base/clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* A request that is worked on. */
 struct work {
@@ -105,14 +105,6 @@ static int (*const services[SERVICE_COUNT])(struct work *) = {
 	[SERVICE_PIECES] = serve_pieces,
 	[SERVICE_LEARN] = serve_learn,
 };
-
-static uint64_t clock_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static int run(const struct peer_handlers *handlers,
 	       struct engine_request *request, size_t *ret_size)

@@ -12,7 +12,7 @@ struct source_peer {
 	struct source base;		/* first: passed as this */
 	struct engine *engine;		/* borrowed; const, as are all */
 	struct peers *peers;
-	struct peer_files files;
+	struct shard_files files;
 	struct source *below;
 	atomic_bool hinted;		/* other ranks have been told to look */
 };
@@ -51,12 +51,14 @@ static uint32_t file_of(const struct job *job, const struct piece *piece)
 static bool is_remote(const struct job *job, const struct piece *piece,
 		      unsigned *ret_rank)
 {
-	const struct source_peer *s = job->source;
+	const struct placement *placement = job->source->files.placement;
 	uint32_t file = file_of(job, piece);
 
-	*ret_rank = s->files.ranks[file];
-	return s->files.pins[file].inode != 0 &&
-	       s->peers->stores[*ret_rank] < 0;
+	if (placement->files[file].count == 0 ||
+	    placement_local(placement, file))
+		return false;
+	*ret_rank = placement_replicas(placement, file)->rank;
+	return true;
 }
 
 static size_t size_of(const struct job *job, const struct piece *piece)
@@ -79,8 +81,9 @@ static bool add_to_part(const struct job *job, struct part *part,
 
 	if (size > ENGINE_BULK_MAX - part->size ||
 	    !wire_add_piece(&part->wire, piece,
-			    pin_hash(&job->source->files.pins[
-					     file_of(job, piece)])))
+			    pin_hash(placement_pin(
+				    job->source->files.placement,
+				    file_of(job, piece)))))
 		return false;
 	part->pieces[part->count++] = index;
 	part->size += size;
@@ -450,7 +453,7 @@ static void destroy(struct source *source)
 }
 
 struct source *source_peer_create(struct engine *engine, struct peers *peers,
-				  const struct peer_files *files,
+				  const struct shard_files *files,
 				  struct source *below)
 {
 	struct source_peer *s = calloc(1, sizeof(*s));

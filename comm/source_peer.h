@@ -15,7 +15,7 @@
 
 /* Borrows all but copies @files itself; NULL: no memory. */
 struct source *source_peer_create(struct engine *engine, struct peers *peers,
-				  const struct peer_files *files,
+				  const struct shard_files *files,
 				  struct source *below);
 
 #endif

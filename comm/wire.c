@@ -76,10 +76,10 @@ int wire_file(struct wire *wire, const struct file_range *range)
 int wire_catalog(struct wire *wire, const struct catalog_part *part)
 {
 	const struct catalog_head head = {
-		part->signature, part->offset, part->kept,
+		part->wanted.signature, part->offset, part->wanted.kept,
 	};
 
-	return put_head(wire, &head, sizeof(head), part->path);
+	return put_head(wire, &head, sizeof(head), part->wanted.path);
 }
 
 int wire_learn(struct wire *wire, const char *path, const uint64_t hash[2])
@@ -187,8 +187,9 @@ static bool get_catalog(struct reader *reader, struct wire_request *request)
 	    head.kept > 1)
 		return false;
 	request->part = (struct catalog_part){
-		.path = request->path, .signature = head.signature,
-		.offset = head.offset, .kept = head.kept,
+		.wanted = { .path = request->path,
+			    .signature = head.signature, .kept = head.kept },
+		.offset = head.offset,
 	};
 	return true;
 }

@@ -15,6 +15,7 @@
 #include "fs/options.h"
 #include "fs/tree/report.h"
 #include "fs/tree/serve.h"
+#include "fs/tree/tree.h"
 #include "shard/base/pool.h"
 #include "shard/store/lanes.h"
 
@@ -238,7 +239,7 @@ static int join_ranks(struct daemon *daemon)
 	error = cluster_create(&cluster, &daemon->cluster);
 	free(settings);
 	if (!error)
-		error = namespace_join(&daemon->ns,
+		error = tree_join(&daemon->ns,
 				       cluster_peers(daemon->cluster));
 	return error ? error : cluster_start(daemon->cluster);
 }
@@ -296,7 +297,7 @@ static int run_daemon(struct daemon *daemon, int report)
 		_exit(EXIT_FAILURE);
 	}
 	mount_destroy(daemon->mount);
-	namespace_finish(&daemon->ns);
+	tree_finish(&daemon->ns);
 	cluster_destroy(daemon->cluster);
 	return status;
 }
@@ -309,7 +310,7 @@ static int serve(const struct options *options, struct fuse_args *args,
 		.args = args->argv, .arg_count = args->argc,
 		.ranks = options->count,
 	};
-	const struct namespace_options namespace_options = {
+	const struct tree_options tree_options = {
 		.decoded_cache = options->decoded_size,
 		.hf_root = options->hf_root, .hf_assets = options->hf_assets,
 		.ranks = options->count > 1,
@@ -324,8 +325,8 @@ static int serve(const struct options *options, struct fuse_args *args,
 		return usage("bad options");
 	if (error)
 		return explain("starting", error);
-	error = namespace_init(&daemon.ns, options->source,
-			       &namespace_options, &bad);
+	error = tree_init(&daemon.ns, options->source,
+			       &tree_options, &bad);
 	if (error) {
 		status = explain(bad, error);
 		goto destroy_mount;
@@ -339,7 +340,7 @@ static int serve(const struct options *options, struct fuse_args *args,
 	/* Else libfuse has said it, but not of which rank. */
 	if (error != -EIO || options->count > 1)
 		explain(options->path, error);
-	namespace_finish(&daemon.ns);
+	tree_finish(&daemon.ns);
 destroy_mount:
 	mount_destroy(daemon.mount);
 	return status;

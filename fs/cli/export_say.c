@@ -34,7 +34,7 @@ find_missing(const struct export_plan *plan, const struct catalog_entry *entry)
 		const struct catalog_shard *shard =
 			catalog_shard(plan->catalog, entry, i);
 
-		if (plan->checkpoint->pins[shard->file].inode == 0)
+		if (checkpoint_pin(plan->checkpoint, shard->file)->inode == 0)
 			return shard;
 	}
 	return NULL;

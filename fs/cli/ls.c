@@ -18,6 +18,7 @@ enum { NAME_WIDTH_MAX = 60, SHAPE_WIDTH_MAX = 24, TYPE_WIDTH_MAX = 16 };
 struct ls {
 	const struct checkpoint *checkpoint;
 	const struct catalog *catalog;
+	struct owned_catalog owned;
 	const char *glob;
 	bool shards, json;
 	struct array line, cell;	/* owned; at hand */
@@ -131,7 +132,7 @@ static int print_json_object(struct ls *ls, const struct catalog_entry *entry)
 	if (!error)
 		error = tool_print(out, ",\"shards\":");
 	if (!error)
-		error = catalog_json_shards(ls->catalog, entry, NULL,
+		error = catalog_json_shards(&ls->owned, entry, NULL,
 					    json_limit(ls->catalog), out);
 	return error ? error : tool_print(out, "}\n");
 }
@@ -143,7 +144,7 @@ static int print_json(struct ls *ls, uint64_t index)
 
 	if (entry->flags & CATALOG_OBJECT)
 		return print_json_object(ls, entry);
-	error = catalog_json_tensor(ls->catalog, index,
+	error = catalog_json_tensor(&ls->owned, index,
 				    json_limit(ls->catalog), &ls->line);
 	return error ? error : tool_print(&ls->line, "\n");
 }
@@ -248,6 +249,7 @@ static enum tool_status list(struct ls *ls, const char *path)
 		return tool_open_status(error);
 	ls->checkpoint = checkpoint;
 	ls->catalog = checkpoint->catalog;
+	ls->owned = checkpoint_owned(checkpoint);
 	error = print_all(ls, path);
 	array_finish(&ls->line);
 	array_finish(&ls->cell);

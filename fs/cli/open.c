@@ -2,8 +2,8 @@
 #include "fs/cli/tool.h"
 
 #include "fs/cli/internal.h"
+#include "shard/store/folder_store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,9 +18,12 @@
  * entries of each folder; and so many are named. */
 enum { SEARCH_DEPTH = 3, SEARCH_ENTRIES = 10000, SEARCH_NAMES = 4 };
 
-/* One for all that is opened in this process. */
+/* For all that is opened in this process: folders are few. */
+enum { STORES_MAX = 4 };
 static struct decoded_cache *cache;
 static uint64_t cache_size = GIB;
+static struct store *stores[STORES_MAX];
+static unsigned store_count;
 
 void open_set_cache_size(uint64_t size)
 {
@@ -31,6 +34,11 @@ void open_finish(void)
 {
 	decoded_cache_destroy(cache);
 	cache = NULL;
+	while (store_count > 0) {
+		struct store *store = stores[--store_count];
+
+		store->destroy(store);
+	}
 }
 
 /* ---- where there is no marker -------------------------------------------- */
@@ -50,65 +58,95 @@ static bool has_suffix(const char *name, const char *suffix)
 	return size >= end && strcmp(name + size - end, suffix) == 0;
 }
 
-static void search_folder(struct search *search, int fd, const char *path,
-			  unsigned depth);
-
-static void search_entry(struct search *search, int folder, const char *path,
-			 const struct dirent *entry, unsigned depth)
+static bool is_checkpoint(struct store_folder *folder)
 {
-	char child[PATH_MAX];
-	int fd, size;
+	struct metadata_files markers;
+	bool found = metadata_files_read(folder, NULL, &markers) == 0;
 
-	if (depth == 0 && has_suffix(entry->d_name, ".distcp"))
-		search->shards = true;
-	if (depth == 0 && strcmp(entry->d_name, ".metadata.tmp") == 0)
-		search->leftover = true;
-	if (entry->d_name[0] == '.' ||
-	    (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN))
-		return;
-	size = snprintf(child, sizeof(child), "%s%s%s", path,
-			*path ? "/" : "", entry->d_name);
-	if (size < 0 || size >= (int)sizeof(child) ||
-	    io_open_folder(folder, entry->d_name, &fd))
-		return;
-	if (checkpoint_signature(fd)) {
-		if (search->count++ > 0)
-			tool_print(&search->found, ", ");
-		tool_print_text(child, strlen(child), &search->found);
-	} else if (depth + 1 < SEARCH_DEPTH) {
-		search_folder(search, fd, child, depth + 1);
-	}
-	close(fd);
+	if (found)
+		metadata_files_finish(&markers);
+	return found;
 }
 
-static void search_folder(struct search *search, int fd, const char *path,
+static void search_folder(struct search *search, struct store_folder *folder,
+			  unsigned depth);
+
+/* The folder @path of the one that is searched. */
+static void search_path(struct search *search, struct store *store,
+			const char *path, unsigned depth)
+{
+	struct store_folder *folder;
+
+	if (store->open_folder(store, store_path_in(NULL, path), &folder))
+		return;
+	if (is_checkpoint(folder)) {
+		if (search->count++ > 0)
+			tool_print(&search->found, ", ");
+		tool_print_text(path, strlen(path), &search->found);
+	} else if (depth < SEARCH_DEPTH) {
+		search_folder(search, folder, depth);
+	}
+	store_folder_put(folder);
+}
+
+static void search_entry(struct search *search, struct store_folder *folder,
+			 const struct store_entry *entry, unsigned depth)
+{
+	char path[LIMIT_PATH_SIZE];
+	mode_t type = entry->pin.mode & S_IFMT;
+
+	if (depth == 0 && has_suffix(entry->name, ".distcp"))
+		search->shards = true;
+	if (depth == 0 && strcmp(entry->name, ".metadata.tmp") == 0)
+		search->leftover = true;
+	if (entry->name[0] != '.' && (!type || S_ISDIR(type)) &&
+	    store_join(folder->path, entry->name, path) == 0)
+		search_path(search, folder->store, path, depth + 1);
+}
+
+/* In the order of people: step-9 is before step-10. */
+static int compare_versions(const void *a, const void *b)
+{
+	const struct store_entry *const *x = a, *const *y = b;
+
+	return strverscmp((*x)->name, (*y)->name);
+}
+
+static void search_folder(struct search *search, struct store_folder *folder,
 			  unsigned depth)
 {
-	struct dirent **entries;
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int count, i;
+	const struct store_entry **entries = NULL;
+	struct store_list *list;
+	size_t i;
 
-	count = copy < 0 ? 0 :
-		scandirat(copy, ".", &entries, NULL, versionsort);
-	if (copy >= 0)
-		close(copy);
-	for (i = 0; i < count; i++) {
+	if (folder->store->list(folder, true, &list))
+		return;
+	entries = calloc(list->count + 1, sizeof(*entries));
+	for (i = 0; entries && i < list->count; i++)
+		entries[i] = &list->entries[i];
+	if (entries)
+		qsort(entries, list->count, sizeof(*entries),
+		      compare_versions);
+	for (i = 0; entries && i < list->count; i++)
 		if (search->count < SEARCH_NAMES &&
 		    search->entries++ < SEARCH_ENTRIES)
-			search_entry(search, fd, path, entries[i], depth);
-		free(entries[i]);
-	}
-	if (count > 0)
-		free(entries);
+			search_entry(search, folder, entries[i], depth);
+	free(entries);
+	store_list_put(list);
 }
 
 /* Say why @path is no checkpoint. */
-static int explain_absence(const struct tool *tool, const char *path, int fd)
+static int explain_absence(const struct tool *tool, const char *path,
+			   struct store *store)
 {
 	struct search search = { .count = 0 };
+	struct store_folder *folder;
 	int error = -ENOENT;
 
-	search_folder(&search, fd, "", 0);
+	if (store->open_folder(store, store_path_in(NULL, ""), &folder) == 0) {
+		search_folder(&search, folder, 0);
+		store_folder_put(folder);
+	}
 	if (search.shards) {
 		error = -EINPROGRESS;
 		tool_fail(tool, "%s: there are shards, but no .metadata: it is being written, or its save was interrupted%s",
@@ -127,20 +165,21 @@ static int explain_absence(const struct tool *tool, const char *path, int fd)
 
 /* ---- opening ------------------------------------------------------------- */
 
-struct place {
-	int folder;		/* owned */
+/* What a path on the command line means. */
+struct named_checkpoint {
+	int folder;		/* owned until there is a store of it */
 	char *file;		/* owned; the one that counts, or NULL */
 };
 
-static int find_place(const char *path, struct place *ret_place)
+static int find_named(const char *path, struct named_checkpoint *ret)
 {
 	struct stat status;
 	char *real, *copy;
 	int error;
 
-	ret_place->file = NULL;
-	ret_place->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (ret_place->folder >= 0)
+	ret->file = NULL;
+	ret->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (ret->folder >= 0)
 		return 0;
 	if (errno != ENOTDIR)
 		return -errno;
@@ -154,19 +193,19 @@ static int find_place(const char *path, struct place *ret_place)
 	if (!real)
 		return -errno;
 	copy = strdup(basename(real));
-	ret_place->folder = copy ? open(dirname(real), O_RDONLY | O_DIRECTORY |
+	ret->folder = copy ? open(dirname(real), O_RDONLY | O_DIRECTORY |
 					O_CLOEXEC) : -1;
 	error = copy ? errno : ENOMEM;
 	free(real);
-	ret_place->file = copy;
-	if (ret_place->folder >= 0)
+	ret->file = copy;
+	if (ret->folder >= 0)
 		return 0;
 	free(copy);
 	return -error;
 }
 
 static void explain(const struct tool *tool, const char *path,
-		    const struct place *place,
+		    const struct named_checkpoint *named,
 		    const struct checkpoint_report *report, int error)
 {
 	const char *slash = has_suffix(path, "/") ? "" : "/";
@@ -187,10 +226,42 @@ static void explain(const struct tool *tool, const char *path,
 			  fault->reason : strerror(-error));
 	else
 		tool_fail(tool, "%s%s%s: byte %" PRIu64 ": %s%s%s", path,
-			  place->file ? "" : slash,
-			  place->file ? "" : report->file, fault->offset,
+			  named->file ? "" : slash,
+			  named->file ? "" : report->file, fault->offset,
 			  fault->reason ? fault->reason : strerror(-error),
 			  *fault->detail ? ": " : "", fault->detail);
+}
+
+/* Takes @folder over. */
+static int make_store(int folder, struct store **ret_store)
+{
+	struct store *store = store_count < STORES_MAX ?
+			      folder_store_create(folder) : NULL;
+
+	if (!store) {
+		close(folder);
+		return -ENOMEM;
+	}
+	stores[store_count++] = store;
+	*ret_store = store;
+	return 0;
+}
+
+static int open_named(struct store *store,
+		      const struct named_checkpoint *named,
+		      struct checkpoint **ret_checkpoint,
+		      struct checkpoint_report *report)
+{
+	struct checkpoint_options options = { .file = named->file };
+	struct store_folder *folder;
+	int error;
+
+	if (!cache)
+		cache = decoded_cache_create(cache_size);
+	options.cache = cache;
+	error = cache ? store->open_folder(store, store_path_in(NULL, ""), &folder) : -ENOMEM;
+	return error ? error : checkpoint_open_folder(folder, &options,
+						      ret_checkpoint, report);
 }
 
 int tool_open(const struct tool *tool, const char *path,
@@ -203,39 +274,30 @@ int tool_open_report(const struct tool *tool, const char *path,
 		     struct checkpoint **ret_checkpoint,
 		     struct checkpoint_report *ret_report)
 {
-	struct checkpoint_options options = { .cache = NULL };
-	struct checkpoint_report *report;
-	struct place place;
-	int error = find_place(path, &place);
+	struct checkpoint_report *report = calloc(1, sizeof(*report));
+	struct named_checkpoint named = { .folder = -1 };
+	struct store *store = NULL;
+	int error = report ? find_named(path, &named) : -ENOMEM;
 
+	if (!error)
+		error = make_store(named.folder, &store);
 	if (error) {
-		tool_fail(tool, "%s: %s", path, strerror(-error));
-		return error;
-	}
-	if (!cache)
-		cache = decoded_cache_create(cache_size);
-	report = calloc(1, sizeof(*report));
-	if (!report || !cache) {
-		error = -ENOMEM;
 		tool_fail(tool, "%s: %s", path, strerror(-error));
 		goto finish;
 	}
-	options.cache = cache;
-	options.file = place.file;
-	error = checkpoint_open(place.folder, &options, ret_checkpoint, report);
+	error = open_named(store, &named, ret_checkpoint, report);
 	if (error == -ENOENT)
-		error = explain_absence(tool, path, place.folder);
+		error = explain_absence(tool, path, store);
 	else
-		explain(tool, path, &place, report, error);
-	if (error && place.file && !has_suffix(path, ".safetensors"))
+		explain(tool, path, &named, report, error);
+	if (error && named.file && !has_suffix(path, ".safetensors"))
 		tool_fail(tool, "%s: only a safetensors file can stand for a checkpoint; of all others name the folder",
 			  path);
 	if (ret_report)
 		*ret_report = *report;
 finish:
 	free(report);
-	free(place.file);
-	close(place.folder);
+	free(named.file);
 	return error;
 }
 

@@ -59,8 +59,7 @@ static int find_parent(struct output *output, const char *path)
 
 static bool is_pinned(const struct pin *pin, const struct pin *other)
 {
-	return pin->inode && pin->device == other->device &&
-	       pin->inode == other->inode;
+	return pin->inode && pin_same_file(pin, other);
 }
 
 static const char *check_file(const struct stat *status,
@@ -73,10 +72,10 @@ static const char *check_file(const struct stat *status,
 	if (!S_ISREG(status->st_mode))
 		return "is there, and not a file";
 	for (i = 0; i < checkpoint->catalog->file_count; i++)
-		if (is_pinned(&checkpoint->pins[i], &pin))
+		if (is_pinned(checkpoint_pin(checkpoint, i), &pin))
 			return reason;
 	for (i = 0; i < checkpoint->markers.count; i++)
-		if (is_pinned(&checkpoint->markers.markers[i].pin, &pin))
+		if (is_pinned(&checkpoint->markers.files[i].owner.pin, &pin))
 			return reason;
 	return NULL;
 }

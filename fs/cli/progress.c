@@ -5,12 +5,12 @@
  * threads compete for.
  */
 #include "fs/cli/tool.h"
+#include "shard/base/clock.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { PERIOD_NS = 100 * 1000 * 1000 };
@@ -24,14 +24,6 @@ static struct {
 	pthread_mutex_t lock;	/* of what is on the line */
 	unsigned width;		/* characters on it; guarded by lock */
 } progress = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Write @text over what is there. Blanks, and not an escape sequence, take
  * the rest away: every terminal knows them. */
@@ -85,7 +77,7 @@ void tool_progress_begin(uint64_t size)
 {
 	progress.shown = isatty(STDERR_FILENO);
 	progress.size = size;
-	progress.begin = now_ns();
+	progress.begin = (int64_t)clock_ns();
 	atomic_store(&progress.done, 0);
 	/* What is done at once needs no line. */
 	atomic_store(&progress.due, progress.begin + 5 * (int64_t)PERIOD_NS);
@@ -98,7 +90,7 @@ void tool_progress_add(uint64_t size)
 	if (!progress.shown)
 		return;
 	atomic_fetch_add(&progress.done, size);
-	now = now_ns();
+	now = (int64_t)clock_ns();
 	due = atomic_load(&progress.due);
 	if (now >= due &&
 	    atomic_compare_exchange_strong(&progress.due, &due,

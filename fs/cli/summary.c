@@ -120,7 +120,7 @@ static void check_entry(struct summary *s, const struct catalog_entry *entry)
 	for (i = 0; i < entry->shard_count; i++) {
 		const struct catalog_shard *shard =
 			catalog_shard(c->catalog, entry, i);
-		const struct pin *pin = &c->pins[shard->file];
+		const struct pin *pin = checkpoint_pin(c, shard->file);
 
 		if (pin->inode == 0)
 			s->file_flags[shard->file] = SUMMARY_MISSING;
@@ -187,7 +187,7 @@ static int judge_file(struct summary *s, const char *path, const char **paths)
 	     !has_suffix(path, ".safetensors")) ||
 	    bsearch(&path, paths, s->checkpoint->catalog->file_count,
 		    sizeof(*paths), compare_paths) ||
-	    fstatat(s->checkpoint->folder, path, &status, 0) < 0 ||
+	    fstatat(s->checkpoint->folder->fds[0], path, &status, 0) < 0 ||
 	    !S_ISREG(status.st_mode))
 		return 0;
 	s->orphan_count++;
@@ -201,7 +201,7 @@ static int list_folder(struct summary *s, const char *folder,
 {
 	struct dirent **entries;
 	char path[NAME_MAX + 16];
-	int fd = openat(s->checkpoint->folder, *folder ? folder : ".",
+	int fd = openat(s->checkpoint->folder->fds[0], *folder ? folder : ".",
 			O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int count, i, error = 0;
 

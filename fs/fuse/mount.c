@@ -6,6 +6,7 @@
 #include "fs/fuse/ops.h"
 #include "fs/fuse/workers.h"
 #include "fs/log.h"
+#include "fs/tree/view_inode.h"
 #include "shard/base/mount_point.h"
 #include "shard/store/lanes.h"
 
@@ -29,7 +30,6 @@ enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 struct mount {
 	struct ops ops;
 	struct pool *pool;		/* owned */
-	struct watch *watch;		/* owned */
 	struct fuse_session *session;	/* owned */
 	char *path, *source;		/* owned: of the mount point, and of
 					 * what is mounted */
@@ -96,13 +96,13 @@ static void run_drop(struct job *job)
 {
 	struct drop_job *drop = (struct drop_job *)job;
 	struct mount *mount = drop->mount;
-	struct named named;
+	char name[NAME_MAX + 1];
+	uint64_t parent;
 
 	for (; drop->count > 0 &&
-	       nodes_oldest(&mount->ops.ns->nodes, &named); drop->count--)
-		fuse_lowlevel_notify_inval_entry(mount->session, named.parent,
-						 named.name,
-						 strlen(named.name));
+	       view_named_oldest(mount->ops.ns, &parent, name); drop->count--)
+		fuse_lowlevel_notify_inval_entry(mount->session, parent, name,
+						 strlen(name));
 	free(drop);
 }
 
@@ -146,10 +146,12 @@ static void raise_read_ahead(dev_t device)
 /* What can only be done when the mount answers. */
 static void settle(struct mount *mount)
 {
+	struct store *store = mount->ops.ns->store;
+
 	if (mount->device == 0)
 		return;
 	if (mount->inside)
-		atomic_store(&mount->ops.ns->own_device, mount->device);
+		store->hide(store, mount->device);
 	raise_read_ahead(mount->device);
 }
 
@@ -249,12 +251,10 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	mount->path = strdup(options->path);
 	mount->source = strdup(options->source);
 	mount->pool = make_pool(options->ranks);
-	mount->watch = watch_create();
 	if (mount->ready < 0 || mount->gone < 0 || mount->failed < 0 ||
-	    !mount->path || !mount->source || !mount->pool || !mount->watch)
+	    !mount->path || !mount->source || !mount->pool)
 		goto destroy_mount;
 	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
-				   .watch = mount->watch,
 				   .interruptible = options->ranks > 1,
 				   .lane = options->ranks > 1 ?
 					   LANE_FOLDERS : LANE_STORE,
@@ -424,7 +424,6 @@ void mount_destroy(struct mount *mount)
 	}
 	if (mount->session)
 		fuse_session_destroy(mount->session);
-	watch_destroy(mount->watch);
 	pool_destroy(mount->pool);
 	workers_finish(&mount->workers);
 	close(mount->ready);

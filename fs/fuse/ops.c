@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * An operation decodes, calls down and replies exactly once: where that can
- * happen, and why it may be too late, is told in call.c.
- */
+/* Each operation says what it runs, how that is answered, and what has to be
+ * undone when nobody took the answer; when that happens is told in request.c. */
 #define FUSE_USE_VERSION 314
 #include "fs/fuse/ops.h"
 
 #include "fs/fuse/request.h"
 #include "fs/log.h"
+#include "shard/base/clock.h"
 #include "shard/store/lanes.h"
 
 #include <errno.h>
@@ -15,435 +14,519 @@
 #include <stdlib.h>
 #include <string.h>
 
+static struct request make_request(fuse_req_t fuse, uint64_t number,
+				   const struct operation *operation)
+{
+	return (struct request){ .operation = operation, .fuse = fuse,
+				 .ops = fuse_req_userdata(fuse),
+				 .number = number };
+}
+
+static struct namespace *ns_of(const struct request *request)
+{
+	return request->ops->ns;
+}
+
+static void free_bytes(struct request *request)
+{
+	array_finish(&request->found.bytes);
+}
+
 /* ---- names and attributes ------------------------------------------------ */
 
-static int run_lookup(struct call *call, bool nowait)
+static int run_lookup(struct request *request, bool nowait)
 {
-	struct fuse_entry_param entry = { .generation = 0 };
-	struct found found;
-	int error = namespace_lookup(call->ops->ns, call->inode, call->name,
-				     nowait, &found);
-
-	if (error == -EAGAIN && nowait)
-		return error;
-	if (error) {
-		if (call_claim(call))
-			fuse_reply_err(call->request, -error);
-		return 0;
-	}
-	entry.ino = found.status.st_ino;
-	entry.attr = found.status;
-	entry.attr_timeout = entry.entry_timeout = found.timeout_s;
-	/* Nobody waits for it any more: the kernel did not take it. */
-	if (!call_claim(call) || fuse_reply_entry(call->request, &entry))
-		namespace_forget(call->ops->ns, entry.ino, 1);
-	return 0;
+	return tree_lookup(ns_of(request), request->number, request->name,
+			   nowait, &request->found.attr);
 }
 
-static void op_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
+static int answer_lookup(struct request *request)
 {
-	struct call call = call_make(request, parent, run_lookup);
+	const struct attr *attr = &request->found.attr;
+	const struct fuse_entry_param entry = {
+		.ino = attr->status.st_ino, .attr = attr->status,
+		.attr_timeout = attr->timeout_s,
+		.entry_timeout = attr->timeout_s,
+	};
 
-	call_start(&call, name);
+	return fuse_reply_entry(request->fuse, &entry);
 }
 
-static void op_forget(fuse_req_t request, fuse_ino_t inode, uint64_t count)
+static void undo_lookup(struct request *request)
 {
-	const struct ops *ops = fuse_req_userdata(request);
-
-	namespace_forget(ops->ns, inode, count);
-	fuse_reply_none(request);
+	inode_table_forget(&ns_of(request)->inodes,
+			   request->found.attr.status.st_ino, 1);
 }
 
-static void op_forget_multi(fuse_req_t request, size_t count,
+static const struct operation lookup = {
+	.run = run_lookup, .answer = answer_lookup, .undo = undo_lookup,
+};
+
+static void op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	struct request request = make_request(fuse, parent, &lookup);
+
+	request.name = name;
+	request_start(&request);
+}
+
+static void op_forget(fuse_req_t fuse, fuse_ino_t number, uint64_t count)
+{
+	const struct ops *ops = fuse_req_userdata(fuse);
+
+	inode_table_forget(&ops->ns->inodes, number, count);
+	fuse_reply_none(fuse);
+}
+
+static void op_forget_multi(fuse_req_t fuse, size_t count,
 			    struct fuse_forget_data *forgets)
 {
-	const struct ops *ops = fuse_req_userdata(request);
+	const struct ops *ops = fuse_req_userdata(fuse);
 	size_t i;
 
 	for (i = 0; i < count; i++)
-		namespace_forget(ops->ns, forgets[i].ino, forgets[i].nlookup);
-	fuse_reply_none(request);
+		inode_table_forget(&ops->ns->inodes, forgets[i].ino,
+				   forgets[i].nlookup);
+	fuse_reply_none(fuse);
 }
 
-static int run_getattr(struct call *call, bool nowait)
+static int run_getattr(struct request *request, bool nowait)
 {
-	struct found found;
-	int error = namespace_status(call->ops->ns, call->inode, nowait,
-				     &found);
-
-	if (error == -EAGAIN && nowait)
-		return error;
-	if (!call_claim(call))
-		return 0;
-	if (error)
-		fuse_reply_err(call->request, -error);
-	else
-		fuse_reply_attr(call->request, &found.status, found.timeout_s);
-	return 0;
+	return tree_status(ns_of(request), request->number, nowait,
+			   &request->found.attr);
 }
 
-static void op_getattr(fuse_req_t request, fuse_ino_t inode,
+static int answer_getattr(struct request *request)
+{
+	return fuse_reply_attr(request->fuse, &request->found.attr.status,
+			       request->found.attr.timeout_s);
+}
+
+static const struct operation getattr = {
+	.run = run_getattr, .answer = answer_getattr,
+};
+
+static void op_getattr(fuse_req_t fuse, fuse_ino_t number,
 		       struct fuse_file_info *info)
 {
-	struct call call = call_make(request, inode, run_getattr);
+	const struct request request = make_request(fuse, number, &getattr);
 
 	(void)info;
-	call_start(&call, NULL);
+	request_start(&request);
 }
 
-static int run_readlink(struct call *call, bool nowait)
+static int run_readlink(struct request *request, bool nowait)
 {
-	struct array target = { .data = NULL };
-	int error = namespace_link(call->ops->ns, call->inode, nowait,
-				   &target);
-
-	if (error == -EAGAIN && nowait) {
-		array_finish(&target);
-		return error;
-	}
-	if (call_claim(call)) {
-		if (error)
-			fuse_reply_err(call->request, -error);
-		else
-			fuse_reply_readlink(call->request, target.data);
-	}
-	array_finish(&target);
-	return 0;
+	request->found.bytes = (struct array){ .data = NULL };
+	return tree_link(ns_of(request), request->number, nowait,
+			 &request->found.bytes);
 }
 
-static void op_readlink(fuse_req_t request, fuse_ino_t inode)
+static int answer_readlink(struct request *request)
 {
-	struct call call = call_make(request, inode, run_readlink);
-
-	call_start(&call, NULL);
+	return fuse_reply_readlink(request->fuse,
+				   (const char *)request->found.bytes.data);
 }
 
-/* The answer to getxattr and listxattr: the value, or its size. */
-static void reply_value(fuse_req_t request, const struct array *value,
-			size_t size, int error)
+static const struct operation readlink_operation = {
+	.run = run_readlink, .answer = answer_readlink, .finish = free_bytes,
+};
+
+static void op_readlink(fuse_req_t fuse, fuse_ino_t number)
 {
-	if (error)
-		fuse_reply_err(request, -error);
-	else if (size == 0)
-		fuse_reply_xattr(request, value->size);
-	else if (size < value->size)
-		fuse_reply_err(request, ERANGE);
-	else
-		fuse_reply_buf(request, value->data, value->size);
+	const struct request request = make_request(fuse, number,
+						    &readlink_operation);
+
+	request_start(&request);
 }
 
-static void op_getxattr(fuse_req_t request, fuse_ino_t inode, const char *name,
+/* The value, or its size. */
+static int answer_value(struct request *request)
+{
+	const struct array *value = &request->found.bytes;
+
+	if (request->size == 0)
+		return fuse_reply_xattr(request->fuse, value->size);
+	if (request->size < value->size)
+		return fuse_reply_err(request->fuse, ERANGE);
+	return fuse_reply_buf(request->fuse, (const char *)value->data,
+			      value->size);
+}
+
+static int run_getxattr(struct request *request, bool nowait)
+{
+	(void)nowait;
+	request->found.bytes = (struct array){ .data = NULL };
+	return tree_attribute(ns_of(request), request->number, request->name,
+			      &request->found.bytes);
+}
+
+static const struct operation getxattr = {
+	.run = run_getxattr, .answer = answer_value, .finish = free_bytes,
+};
+
+static void op_getxattr(fuse_req_t fuse, fuse_ino_t number, const char *name,
 			size_t size)
 {
-	const struct ops *ops = fuse_req_userdata(request);
-	struct array value = { .data = NULL };
-	int error = namespace_attribute(ops->ns, inode, name, &value);
+	struct request request = make_request(fuse, number, &getxattr);
 
-	reply_value(request, &value, size, error);
-	array_finish(&value);
+	request.name = name;
+	request.size = size;
+	request_start(&request);
 }
 
-static void op_listxattr(fuse_req_t request, fuse_ino_t inode, size_t size)
+static int run_listxattr(struct request *request, bool nowait)
 {
-	const struct ops *ops = fuse_req_userdata(request);
-	struct array names = { .data = NULL };
-	int error = namespace_attributes(ops->ns, inode, &names);
-
-	reply_value(request, &names, size, error);
-	array_finish(&names);
+	(void)nowait;
+	request->found.bytes = (struct array){ .data = NULL };
+	return tree_attributes(ns_of(request), request->number,
+			       &request->found.bytes);
 }
 
-static void op_statfs(fuse_req_t request, fuse_ino_t inode)
+static const struct operation listxattr = {
+	.run = run_listxattr, .answer = answer_value, .finish = free_bytes,
+};
+
+static void op_listxattr(fuse_req_t fuse, fuse_ino_t number, size_t size)
 {
-	const struct ops *ops = fuse_req_userdata(request);
+	struct request request = make_request(fuse, number, &listxattr);
+
+	request.size = size;
+	request_start(&request);
+}
+
+static void op_statfs(fuse_req_t fuse, fuse_ino_t number)
+{
+	const struct ops *ops = fuse_req_userdata(fuse);
 	struct statvfs status;
-	int error = namespace_statfs(ops->ns, &status);
+	int error = tree_statfs(ops->ns, &status);
 
-	(void)inode;
+	(void)number;
 	if (error)
-		fuse_reply_err(request, -error);
+		fuse_reply_err(fuse, -error);
 	else
-		fuse_reply_statfs(request, &status);
+		fuse_reply_statfs(fuse, &status);
 }
 
 /* ---- files --------------------------------------------------------------- */
 
-static int run_open(struct call *call, bool nowait)
+static int run_open(struct request *request, bool nowait)
 {
-	struct fuse_file_info info = { .flags = (int)call->offset };
-	struct opened opened;
-	int error = namespace_open(call->ops->ns, call->inode, nowait,
-				   &opened);
-
-	if (error == -EAGAIN && nowait)
-		return error;
-	if (error) {
-		if (call_claim(call))
-			fuse_reply_err(call->request, -error);
-		return 0;
-	}
-	info.fh = (uintptr_t)opened.handle;
-	info.keep_cache = opened.keep_cache;
-	info.direct_io = opened.direct;
-	info.noflush = 1;
-	if (!call_claim(call) || fuse_reply_open(call->request, &info))
-		namespace_close(call->ops->ns, opened.handle);
-	return 0;
+	return tree_open(ns_of(request), request->number, nowait,
+			 &request->found.opened);
 }
 
-static void op_open(fuse_req_t request, fuse_ino_t inode,
+static int answer_open(struct request *request)
+{
+	const struct open_file *file = request->found.opened;
+	const struct fuse_file_info info = {
+		.flags = request->flags, .fh = (uintptr_t)file,
+		.keep_cache = file->keep_cache, .direct_io = file->direct,
+		/* Nothing is written through it. */
+		.noflush = 1,
+	};
+
+	return fuse_reply_open(request->fuse, &info);
+}
+
+static void undo_open(struct request *request)
+{
+	open_file_put(request->found.opened);
+}
+
+static const struct operation open_operation = {
+	.run = run_open, .answer = answer_open, .undo = undo_open,
+};
+
+static void op_open(fuse_req_t fuse, fuse_ino_t number,
 		    struct fuse_file_info *info)
 {
-	struct call call = call_make(request, inode, run_open);
+	struct request request = make_request(fuse, number, &open_operation);
 
-	call.offset = (uint64_t)info->flags;
-	call_start(&call, NULL);
+	request.flags = info->flags;
+	request_start(&request);
 }
 
-static void log_read(const struct call *call, const struct fault *fault,
-		     const char *file)
+static void log_read(const struct request *request, const struct reply *reply)
 {
+	const struct fault *fault = &reply->fault;
 	char what[512];
 
-	handle_describe(call->handle, what, sizeof(what));
-	log_line(LOG_LEVEL_ERROR, "%s: %s: byte %llu: %s%s%s", what, file,
-		 (unsigned long long)fault->offset, fault->reason,
-		 *fault->detail ? ": " : "", fault->detail);
+	request->file->ops->describe(request->file, what, sizeof(what));
+	log_line(LOG_LEVEL_ERROR, "%s: %s: byte %llu: %s%s%s", what,
+		 reply->fault_file, (unsigned long long)fault->offset,
+		 fault->reason, *fault->detail ? ": " : "", fault->detail);
 }
 
-static void count_read(const struct call *call, const struct reply *reply,
+static void count_read(const struct request *request, const struct reply *reply,
 		       int error)
 {
-	struct counters *counters = &call->ops->ns->counters;
+	struct counters *counters = &ns_of(request)->counters;
 
 	counters_add(&counters->reads[reply->rank >= 0 ? COUNTERS_PEER :
 							 COUNTERS_LOCAL],
-		     error ? 0 : reply->size, error, call->began_ns);
+		     error ? 0 : reply->size, error, request->began_ns);
 }
 
-static int read_into(struct call *call, struct reply *reply, bool nowait)
+static int run_read(struct request *request, bool nowait)
 {
+	struct reply *reply = reply_of_thread();
 	int error;
 
+	request->found.reply = reply;
+	/* Once it has the answer, the client may close the file. */
+	open_file_hold(request->file);
+	if (!reply)
+		return -ENOMEM;
 	reply->nowait = nowait;
 	reply->takes_loans = true;
-	error = namespace_read(call->ops->ns, call->handle, call->size,
-			       call->offset, reply);
-	call->job.lane = lane_of_reading(reply->rank);
+	error = open_file_read(request->file, request->size, request->offset,
+			       reply);
+	request->lane = lane_of_reading(reply->rank);
+	if (error == -EAGAIN && nowait)
+		return error;
+	count_read(request, reply, error);
+	if (error && reply->fault.error)
+		log_read(request, reply);
 	return error;
 }
 
-static int run_read(struct call *call, bool nowait)
+static int answer_read(struct request *request)
 {
-	struct reply *reply = reply_of_thread();
-	int error = reply ? read_into(call, reply, nowait) : -ENOMEM;
+	const struct reply *reply = request->found.reply;
 
-	if (error == -EAGAIN && nowait) {
-		reply_release(reply);
-		return error;
-	}
-	if (reply)
-		count_read(call, reply, error);
-	if (error && reply && reply->fault.error)
-		log_read(call, &reply->fault, reply->fault_file);
-	/* Once it has the answer, the client may close the file. */
-	handle_hold(call->handle);
-	if (call_claim(call)) {
-		if (error)
-			fuse_reply_err(call->request, -error);
-		else
-			fuse_reply_buf(call->request, (const char *)reply->data,
-				       reply->size);
-	}
-	if (reply)
-		reply_release(reply);
-	namespace_close(call->ops->ns, call->handle);
-	return 0;
+	return fuse_reply_buf(request->fuse, (const char *)reply->data,
+			      reply->size);
 }
 
-static void op_read(fuse_req_t request, fuse_ino_t inode, size_t size,
+static void finish_read(struct request *request)
+{
+	if (request->found.reply)
+		reply_release(request->found.reply);
+	open_file_put(request->file);
+}
+
+static const struct operation read_operation = {
+	.run = run_read, .answer = answer_read, .finish = finish_read,
+};
+
+static void op_read(fuse_req_t fuse, fuse_ino_t number, size_t size,
 		    off_t offset, struct fuse_file_info *info)
 {
-	struct call call = call_make(request, inode, run_read);
+	struct request request = make_request(fuse, number, &read_operation);
 
-	call.size = size;
-	call.offset = (uint64_t)offset;
-	call.handle = (void *)(uintptr_t)info->fh;
-	call.began_ns = counters_now();
-	call_start(&call, NULL);
+	request.size = size;
+	request.offset = (uint64_t)offset;
+	request.file = (void *)(uintptr_t)info->fh;
+	request.began_ns = clock_ns();
+	request_start(&request);
 }
 
-static void op_release(fuse_req_t request, fuse_ino_t inode,
+static void op_release(fuse_req_t fuse, fuse_ino_t number,
 		       struct fuse_file_info *info)
 {
-	const struct ops *ops = fuse_req_userdata(request);
-
-	(void)inode;
-	namespace_close(ops->ns, (void *)(uintptr_t)info->fh);
-	fuse_reply_err(request, 0);
+	(void)number;
+	open_file_put((void *)(uintptr_t)info->fh);
+	fuse_reply_err(fuse, 0);
 }
 
 /* ---- folders ------------------------------------------------------------- */
 
-static int run_opendir(struct call *call, bool nowait)
+static int run_opendir(struct request *request, bool nowait)
 {
-	struct fuse_file_info info = { .flags = (int)call->offset };
-	struct listing *listing;
-	int error = namespace_open_listing(call->ops->ns, call->inode, nowait,
-					   &listing);
-
-	if (error == -EAGAIN && nowait)
-		return error;
-	if (error) {
-		if (call_claim(call))
-			fuse_reply_err(call->request, -error);
-		return 0;
-	}
-	info.fh = (uintptr_t)listing;
-	info.cache_readdir = info.keep_cache = listing_is_immutable(listing);
-	if (!call_claim(call) || fuse_reply_open(call->request, &info))
-		namespace_close_listing(call->ops->ns, listing);
-	return 0;
+	return tree_open_folder(ns_of(request), request->number, nowait,
+				&request->found.opened_folder);
 }
 
-static void op_opendir(fuse_req_t request, fuse_ino_t inode,
+static int answer_opendir(struct request *request)
+{
+	const struct open_folder *folder = request->found.opened_folder;
+	const struct fuse_file_info info = {
+		.flags = request->flags, .fh = (uintptr_t)folder,
+		.keep_cache = folder->immutable,
+		.cache_readdir = folder->immutable,
+	};
+
+	return fuse_reply_open(request->fuse, &info);
+}
+
+static void undo_opendir(struct request *request)
+{
+	open_folder_put(request->found.opened_folder);
+}
+
+static const struct operation opendir_operation = {
+	.run = run_opendir, .answer = answer_opendir, .undo = undo_opendir,
+};
+
+static void op_opendir(fuse_req_t fuse, fuse_ino_t number,
 		       struct fuse_file_info *info)
 {
-	struct call call = call_make(request, inode, run_opendir);
+	struct request request = make_request(fuse, number,
+					      &opendir_operation);
 
-	call.offset = (uint64_t)info->flags;
-	call_start(&call, NULL);
+	request.flags = info->flags;
+	request_start(&request);
 }
 
-/* Positions 0 and 1 are "." and ".."; entry n of the listing is n + 2. */
-static int list(const struct call *call, bool nowait, uint64_t position,
-		struct listed *listed)
+/* Positions 0 and 1 are "." and ".."; entry n of the folder is n + 2. */
+static int next_entry(const struct request *request, uint64_t position,
+		      bool nowait, struct listed *listed)
 {
+	struct open_folder *folder = request->folder;
 	int error;
 
 	if (position < 2) {
 		memset(listed, 0, sizeof(*listed));
 		strcpy(listed->name, position ? ".." : ".");
-		listed->inode = position ? 0 : call->inode;
+		listed->number = position ? 0 : request->number;
 		listed->type = S_IFDIR;
 		listed->next = position + 1;
 		return 0;
 	}
-	error = listing_next(call->listing, position - 2, nowait, listed);
+	error = folder->ops->next(folder, position - 2, nowait, listed);
 	listed->next += 2;
 	return error;
 }
 
 /* One entry at the end of @size bytes; returns the bytes it needs. */
-static size_t add_entry(const struct call *call, bool plus,
+static size_t add_entry(const struct request *request, bool plus,
 			const struct listed *listed, char *buffer, size_t size)
 {
-	/* The request may be gone, see call.c: libfuse has no use for it here.
-	 * The number is what its own high-level API says for an unknown one. */
-	uint64_t inode = listed->inode ? listed->inode : 0xffffffff;
+	/* libfuse's request may be gone: it has no use for it here. The number
+	 * is what its own high-level API says for an unknown one. */
+	uint64_t number = listed->number ? listed->number : 0xffffffff;
 	struct fuse_entry_param entry = { .generation = 0 };
 	off_t next = (off_t)listed->next;
 
-	entry.attr.st_ino = inode;
+	entry.attr.st_ino = number;
 	entry.attr.st_mode = listed->type;
 	if (!plus)
-		return fuse_add_direntry(call->request, buffer, size,
+		return fuse_add_direntry(request->fuse, buffer, size,
 					 listed->name, &entry.attr, next);
 	if (listed->has_status) {
-		entry.ino = inode;
+		entry.ino = number;
 		entry.attr = listed->status;
 		entry.attr_timeout = entry.entry_timeout = TIMEOUT_CONST_S;
 	}
-	return fuse_add_direntry_plus(call->request, buffer, size,
+	return fuse_add_direntry_plus(request->fuse, buffer, size,
 				      listed->name, &entry, next);
 }
 
-static int run_list(struct call *call, bool nowait, bool plus)
+/* The kernel is told of what is listed with its status. */
+static void look_up(struct request *request, uint64_t number)
 {
-	struct namespace *ns = call->ops->ns;
-	char *buffer = malloc(call->size);
-	uint64_t position = call->offset, held = 0;
-	size_t used = 0, needed;
-	struct live *live = NULL;
-	struct listed listed;
-	int error = buffer ? 0 : -ENOMEM;
+	inode_table_look_up(&ns_of(request)->inodes, number);
+	request->found.list.last = number;
+	request->found.list.lookups++;
+}
 
-	while (!error) {
-		error = list(call, nowait, position, &listed);
+static int run_list(struct request *request, bool nowait, bool plus)
+{
+	struct array *entries = &request->found.list.entries;
+	uint64_t position = request->offset;
+	struct listed listed;
+	size_t needed, left;
+	char *room;
+	int error;
+
+	memset(&request->found.list, 0, sizeof(request->found.list));
+	room = array_add(entries, request->size);
+	error = room ? 0 : -ENOMEM;
+	for (left = request->size; !error; left -= needed) {
+		error = next_entry(request, position, nowait, &listed);
 		if (error)
 			break;
-		needed = add_entry(call, plus, &listed, buffer + used,
-				   call->size - used);
-		if (needed > call->size - used)
+		needed = add_entry(request, plus, &listed, room, left);
+		if (needed > left)
 			break;
-		used += needed;
+		room += needed;
 		position = listed.next;
-		if (plus && listed.has_status) {
-			live = listed.live;
-			nodes_hold(&ns->nodes, live);
-			held++;
-		}
+		if (plus && listed.has_status)
+			look_up(request, listed.number);
 	}
-	if (error == -EAGAIN && nowait && used == 0) {
-		free(buffer);
-		return error;
-	}
-	/* What has been listed is an answer; the next call goes on there. */
-	if (error && error != -ENOENT && used == 0) {
-		if (call_claim(call))
-			fuse_reply_err(call->request, -error);
-	} else if (!call_claim(call) ||
-		   fuse_reply_buf(call->request, buffer, used)) {
-		while (held-- > 0)
-			nodes_put_live(&ns->nodes, live);
-	}
-	free(buffer);
-	return 0;
+	if (room)
+		entries->size = request->size - left;
+	/* What has been listed is an answer; the next request goes on there. */
+	return error == -ENOENT || left < request->size ? 0 : error;
 }
 
-static int run_readdir(struct call *call, bool nowait)
+static int run_readdir(struct request *request, bool nowait)
 {
-	return run_list(call, nowait, false);
+	return run_list(request, nowait, false);
 }
 
-static int run_readdirplus(struct call *call, bool nowait)
+static int run_readdirplus(struct request *request, bool nowait)
 {
-	return run_list(call, nowait, true);
+	return run_list(request, nowait, true);
 }
 
-static void start_list(fuse_req_t request, fuse_ino_t inode, size_t size,
-		       off_t offset, struct fuse_file_info *info, bool plus)
+static int answer_list(struct request *request)
 {
-	struct call call = call_make(request, inode,
-				     plus ? run_readdirplus : run_readdir);
+	const struct array *entries = &request->found.list.entries;
 
-	call.size = size;
-	call.offset = (uint64_t)offset;
-	call.listing = (void *)(uintptr_t)info->fh;
-	call_start(&call, NULL);
+	return fuse_reply_buf(request->fuse, (const char *)entries->data,
+			      entries->size);
 }
 
-static void op_readdir(fuse_req_t request, fuse_ino_t inode, size_t size,
+/* All numbers are of one checkpoint, which is what counts them. */
+static void undo_list(struct request *request)
+{
+	if (request->found.list.lookups > 0)
+		inode_table_forget(&ns_of(request)->inodes,
+				   request->found.list.last,
+				   request->found.list.lookups);
+}
+
+static void finish_list(struct request *request)
+{
+	array_finish(&request->found.list.entries);
+}
+
+static const struct operation readdir_operation = {
+	.run = run_readdir, .answer = answer_list, .finish = finish_list,
+};
+
+static const struct operation readdirplus = {
+	.run = run_readdirplus, .answer = answer_list, .undo = undo_list,
+	.finish = finish_list,
+};
+
+static struct request make_list(fuse_req_t fuse, fuse_ino_t number, size_t size,
+				off_t offset, const struct fuse_file_info *info)
+{
+	struct request request = make_request(fuse, number, NULL);
+
+	request.size = size;
+	request.offset = (uint64_t)offset;
+	request.folder = (void *)(uintptr_t)info->fh;
+	return request;
+}
+
+static void op_readdir(fuse_req_t fuse, fuse_ino_t number, size_t size,
 		       off_t offset, struct fuse_file_info *info)
 {
-	start_list(request, inode, size, offset, info, false);
+	struct request request = make_list(fuse, number, size, offset, info);
+
+	request.operation = &readdir_operation;
+	request_start(&request);
 }
 
-static void op_readdirplus(fuse_req_t request, fuse_ino_t inode, size_t size,
+static void op_readdirplus(fuse_req_t fuse, fuse_ino_t number, size_t size,
 			   off_t offset, struct fuse_file_info *info)
 {
-	start_list(request, inode, size, offset, info, true);
+	struct request request = make_list(fuse, number, size, offset, info);
+
+	request.operation = &readdirplus;
+	request_start(&request);
 }
 
-static void op_releasedir(fuse_req_t request, fuse_ino_t inode,
+static void op_releasedir(fuse_req_t fuse, fuse_ino_t number,
 			  struct fuse_file_info *info)
 {
-	const struct ops *ops = fuse_req_userdata(request);
-
-	(void)inode;
-	namespace_close_listing(ops->ns, (void *)(uintptr_t)info->fh);
-	fuse_reply_err(request, 0);
+	(void)number;
+	open_folder_put((void *)(uintptr_t)info->fh);
+	fuse_reply_err(fuse, 0);
 }
 
 /* ---- the session --------------------------------------------------------- */

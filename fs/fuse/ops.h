@@ -3,8 +3,7 @@
 #ifndef FS_FUSE_OPS_H
 #define FS_FUSE_OPS_H
 
-#include "fs/fuse/interrupt.h"
-#include "fs/tree/namespace.h"
+#include "fs/tree/tree.h"
 #include "shard/base/pool.h"
 
 #include <stdbool.h>
@@ -14,7 +13,6 @@
 struct ops {
 	struct namespace *ns;		/* borrowed */
 	struct pool *pool;		/* borrowed */
-	struct watch *watch;		/* borrowed */
 	/* Reads past the page cache may be killed, too; in exchange a large
 	 * one is asked for piece by piece, and not all pieces at once. */
 	bool interruptible;

@@ -7,47 +7,69 @@
 #ifndef FS_FUSE_REQUEST_H
 #define FS_FUSE_REQUEST_H
 
-#include "fs/fuse/ops.h"
-
-#include "shard/read/source.h"
+#include "fs/tree/tree.h"
+#include "shard/base/pool.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct fuse_req;
+struct ops;
+struct request;
 
-struct call {
-	struct job job;		/* first: passed as this */
-	/*
-	 * Claims the call, replies and returns 0, or returns -EAGAIN without
-	 * either, but only when @nowait; job.lane is what it waits for then.
-	 */
-	int (*run)(struct call *call, bool nowait);
-	const struct ops *ops;
-	struct fuse_req *request;
-	uint64_t inode;
-	uint64_t size, offset;
-	uint64_t began_ns;	/* of a read */
-	/* Of calls on what is open, one of them: */
-	struct handle *handle;
-	struct listing *listing;
-	atomic_int state;	/* see call.c */
-	struct watched watched;
-	char name[];
+/* What a request asks for. Called in this order, on one thread. */
+struct operation {
+	/* Find the answer, or do what is asked. 0; -EAGAIN only if @nowait,
+	 * and then request->lane says what it waits for; -errno. */
+	int (*run)(struct request *request, bool nowait);
+	/* Give it to the kernel. 0, or it was not taken. */
+	int (*answer)(struct request *request);
+	/* Nobody has it: let go of it. NULL: there is nothing to. */
+	void (*undo)(struct request *request);
+	/* In any case, whatever run returned. NULL likewise. */
+	void (*finish)(struct request *request);
+	/* Something is changed by it: it is never tried here, where it might
+	 * get half way, and never given up. */
+	bool mutates;
 };
 
-/* A call to start. */
-struct call call_make(struct fuse_req *request, uint64_t inode,
-		      int (*run)(struct call *, bool));
+struct request {
+	struct job job;		/* first: passed as this */
+	const struct operation *operation;
+	const struct ops *ops;
+	struct fuse_req *fuse;
+	uint64_t number;	/* of the inode it is about */
+	const char *name;	/* below that; NULL */
+	uint64_t size, offset;
+	int flags;
+	uint64_t began_ns;	/* of a read */
+	unsigned lane;
+	/* What is open, of requests on that, one of them; borrowed: */
+	struct open_file *file;
+	struct open_folder *folder;
+	/* What run has found: */
+	union {
+		struct attr attr;
+		struct open_file *opened;
+		struct open_folder *opened_folder;
+		struct array bytes;
+		struct reply *reply;
+		struct {
+			struct array entries;
+			uint64_t last, lookups;	/* numbers that the kernel is
+						 * told of: the last one, and
+						 * how many */
+		} list;
+	} found;
+	/* Of its way, see request.c: */
+	atomic_int state;
+	pid_t tid;		/* the client */
+	char room[];		/* for the name */
+};
 
-/* Run a copy of @call, with @name unless NULL, here, or on the pool if it
- * would block. */
-void call_start(const struct call *call, const char *name);
-
-/* To be asked before the reply. False: the client was killed and has been
- * answered, the request is gone, and what would be the reply must be undone,
- * as when the kernel does not take one. */
-bool call_claim(struct call *call);
+/* Start a copy of @request, here, or on the pool if it would block. */
+void request_start(const struct request *request);
 
 #endif

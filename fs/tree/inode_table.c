@@ -1,493 +1,394 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tree/inode_table.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <search.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOT_INODE = 1 };
-
-static int compare_inodes(const void *a, const void *b)
+static int compare_numbers(const void *a, const void *b)
 {
-	const struct node *x = a, *y = b;
+	const struct known_inode *x = a, *y = b;
 
-	return x->inode < y->inode ? -1 : x->inode > y->inode;
+	return x->base.number < y->base.number ? -1 :
+	       x->base.number > y->base.number;
 }
 
-static uint64_t key_base(const struct node *node)
+static int compare_names(const void *a, const void *b)
 {
-	return node->live ? node->live->base + node->file.view : 0;
+	const struct known_inode *x = a, *y = b;
+
+	if (x->parent_number != y->parent_number)
+		return x->parent_number < y->parent_number ? -1 : 1;
+	return strcmp(x->name, y->name);
 }
 
-static int compare_keys(const void *a, const void *b)
+static struct known_inode *find(void *const *tree,
+				const struct known_inode *key,
+				int (*compare)(const void *, const void *))
 {
-	const struct node *x = a, *y = b;
-
-	if (x->kind != y->kind)
-		return x->kind < y->kind ? -1 : 1;
-	if (key_base(x) != key_base(y))
-		return key_base(x) < key_base(y) ? -1 : 1;
-	return strcmp(x->path, y->path);
-}
-
-static int compare_folders(const void *a, const void *b)
-{
-	const struct folder *x = a, *y = b;
-
-	return strcmp(x->path, y->path);
-}
-
-static struct node *find_node(void *const *tree, const struct node *key,
-			      int (*compare)(const void *, const void *))
-{
-	struct node **found = tfind(key, tree, compare);
+	struct known_inode **found = tfind(key, tree, compare);
 
 	return found ? *found : NULL;
 }
 
-/* ---- live checkpoints ---------------------------------------------------- */
-
-static void put_live_locked(struct nodes *nodes, struct live *live,
-			    uint64_t count, struct live **ret_dead)
+static struct known_inode *find_name_locked(const struct inode_table *table,
+					    const struct inode_name *name)
 {
-	struct live **link;
+	const struct known_inode key = {
+		.parent_number = name->parent_number,
+		.name = (char *)(uintptr_t)name->name,
+	};
 
-	live->references -= count;
-	if (live->references > 0)
-		return;
-	for (link = &nodes->lives; *link != live; link = &(*link)->next)
-		;
-	*link = live->next;
-	*ret_dead = live;
+	return find(&table->by_name, &key, compare_names);
 }
 
-static struct live *find_live_locked(struct nodes *nodes, uint64_t inode)
+static struct known_inode *find_number_locked(const struct inode_table *table,
+					      uint64_t number)
 {
-	struct live *live;
+	const struct known_inode key = { .base.number = number };
 
-	for (live = nodes->lives; live; live = live->next)
-		if (inode >= live->base && inode < live->base + live->count)
-			return live;
-	return NULL;
+	return find(&table->by_number, &key, compare_numbers);
 }
 
-void nodes_hold(struct nodes *nodes, struct live *live)
+/* ---- the end ------------------------------------------------------------- */
+
+static void unlist_locked(struct inode_table *table, struct known_inode *inode)
 {
-	pthread_mutex_lock(&nodes->lock);
-	live->references++;
-	pthread_mutex_unlock(&nodes->lock);
+	if (inode->listed)
+		tdelete(inode, &table->by_name, compare_names);
+	inode->listed = false;
 }
 
-struct live *nodes_live(struct nodes *nodes, struct folder *folder)
+/*
+ * Take @inode out of the table if nobody has it any more, and then what it was
+ * in, and so on: all to be destroyed without the lock, one behind the other by
+ * `parent`.
+ */
+static struct known_inode *remove_locked(struct inode_table *table,
+					 struct known_inode *inode)
 {
-	struct live *live;
+	struct known_inode *dead = NULL, *parent;
 
-	pthread_mutex_lock(&nodes->lock);
-	live = folder->live;
-	if (live)
-		live->references++;
-	pthread_mutex_unlock(&nodes->lock);
-	return live;
-}
-
-void nodes_put_live(struct nodes *nodes, struct live *live)
-{
-	struct live *dead = NULL;
-
-	pthread_mutex_lock(&nodes->lock);
-	put_live_locked(nodes, live, 1, &dead);
-	pthread_mutex_unlock(&nodes->lock);
-	live_destroy(dead);
-}
-
-int nodes_set_live(struct nodes *nodes, struct folder *folder,
-		   struct checkpoint *checkpoint, struct live **ret_old)
-{
-	struct live *live = NULL, *old;
-	uint64_t base;
-	int error = 0;
-
-	if (checkpoint) {
-		pthread_mutex_lock(&nodes->lock);
-		base = nodes->next_inode;
-		nodes->next_inode += live_inode_count(checkpoint);
-		pthread_mutex_unlock(&nodes->lock);
-		live = live_create(checkpoint, folder->path, base);
-		error = live ? 0 : -ENOMEM;
+	while (inode && inode->lookups == 0 && inode->holds == 0) {
+		parent = inode->parent;
+		unlist_locked(table, inode);
+		tdelete(inode, &table->by_number, compare_numbers);
+		inode->parent = dead;
+		dead = inode;
+		inode = parent;
+		if (inode) {
+			assert(inode->holds > 0);
+			inode->holds--;
+		}
 	}
-	pthread_mutex_lock(&nodes->lock);
-	old = folder->live;
-	folder->live = live;
-	if (live) {
-		live->references = 1;
-		live->next = nodes->lives;
-		nodes->lives = live;
-	}
-	if (old)
-		atomic_store(&old->retired, true);
-	pthread_mutex_unlock(&nodes->lock);
-	*ret_old = old;
-	return error;
+	return dead;
 }
 
-/* ---- folders ------------------------------------------------------------- */
-
-static struct folder *get_folder_locked(struct nodes *nodes, const char *path)
+static void destroy(struct inode_table *table, struct known_inode *dead)
 {
-	struct folder key = { .path = (char *)path }, **found, *folder;
+	struct known_inode *next;
 
-	found = tfind(&key, &nodes->folders, compare_folders);
-	if (found) {
-		(*found)->references++;
-		return *found;
+	for (; dead; dead = next) {
+		next = dead->parent;
+		free(dead->name);
+		dead->base.ops->destroy(table->ns, &dead->base);
 	}
-	folder = calloc(1, sizeof(*folder));
-	if (!folder)
+}
+
+/* ---- by name ------------------------------------------------------------- */
+
+static struct known_inode *add_locked(struct inode_table *table,
+				      const struct inode_name *name,
+				      struct known_inode *made)
+{
+	made->name = strdup(name->name);
+	if (!made->name)
 		return NULL;
-	folder->path = strdup(path);
-	if (!folder->path ||
-	    !tsearch(folder, &nodes->folders, compare_folders)) {
-		free(folder->path);
-		free(folder);
+	made->base.number = table->next_number++;
+	made->parent_number = name->parent_number;
+	if (!tsearch(made, &table->by_number, compare_numbers))
+		return NULL;
+	if (!tsearch(made, &table->by_name, compare_names)) {
+		tdelete(made, &table->by_number, compare_numbers);
 		return NULL;
 	}
-	pthread_mutex_init(&folder->look_lock, NULL);
-	folder->references = 1;
-	return folder;
+	made->listed = true;
+	made->parent = name->parent;
+	if (made->parent)
+		made->parent->holds++;
+	return made;
 }
 
-static void put_folder_locked(struct nodes *nodes, struct folder *folder,
-			      struct live **ret_dead)
+/* @ret_unused: what was made, and has no place; to be destroyed. */
+static struct known_inode *get_locked(struct inode_table *table,
+				      const struct inode_name *name,
+				      const struct inode_wanted *wanted,
+				      struct known_inode **ret_unused)
 {
-	if (!folder || --folder->references > 0)
-		return;
-	tdelete(folder, &nodes->folders, compare_folders);
-	if (folder->live) {
-		atomic_store(&folder->live->retired, true);
-		put_live_locked(nodes, folder->live, 1, ret_dead);
-	}
-	pthread_mutex_destroy(&folder->look_lock);
-	free(folder->path);
-	free(folder);
+	struct known_inode *inode = find_name_locked(table, name), *made;
+
+	if (inode && (!wanted->take || wanted->take(inode, wanted->what)))
+		return inode;
+	/* The kernel may still know the old one by its number. */
+	if (inode)
+		unlist_locked(table, inode);
+	made = wanted->make(wanted->what);
+	inode = made ? add_locked(table, name, made) : NULL;
+	if (!inode)
+		*ret_unused = made;
+	return inode;
 }
 
-struct folder *nodes_get_folder(struct nodes *nodes, const char *path)
+static struct known_inode *get(struct inode_table *table,
+			       const struct inode_name *name,
+			       const struct inode_wanted *wanted, bool held)
 {
-	struct folder *folder;
+	struct known_inode *inode, *unused = NULL;
 
-	pthread_mutex_lock(&nodes->lock);
-	folder = get_folder_locked(nodes, path);
-	pthread_mutex_unlock(&nodes->lock);
-	return folder;
+	pthread_mutex_lock(&table->lock);
+	inode = get_locked(table, name, wanted, &unused);
+	if (inode && held)
+		inode->holds++;
+	else if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&table->lock);
+	destroy(table, unused);
+	return inode;
 }
 
-void nodes_put_folder(struct nodes *nodes, struct folder *folder)
+struct known_inode *inode_table_get(struct inode_table *table,
+				    const struct inode_name *name,
+				    const struct inode_wanted *wanted)
 {
-	struct live *dead = NULL;
-
-	pthread_mutex_lock(&nodes->lock);
-	put_folder_locked(nodes, folder, &dead);
-	pthread_mutex_unlock(&nodes->lock);
-	live_destroy(dead);
+	return get(table, name, wanted, false);
 }
 
-struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id)
+struct known_inode *inode_table_get_held(struct inode_table *table,
+					 const struct inode_name *name,
+					 const struct inode_wanted *wanted)
 {
-	struct live *live;
+	return get(table, name, wanted, true);
+}
 
-	pthread_mutex_lock(&nodes->lock);
-	for (live = nodes->lives; live; live = live->next) {
-		const struct catalog *catalog = live->checkpoint->catalog;
+struct known_inode *inode_table_get_known(struct inode_table *table,
+					  const struct inode_name *name)
+{
+	struct known_inode *inode;
 
-		if (catalog->hash[0] == id->hash[0] &&
-		    catalog->hash[1] == id->hash[1] &&
-		    catalog_folder(live->path) == id->folder &&
-		    !atomic_load(&live->retired))
+	pthread_mutex_lock(&table->lock);
+	inode = find_name_locked(table, name);
+	if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&table->lock);
+	return inode;
+}
+
+/* ---- by number ----------------------------------------------------------- */
+
+static struct mounted *find_mounted_locked(const struct inode_table *table,
+					   uint64_t number)
+{
+	struct mounted *mounted;
+
+	LIST_FOREACH(mounted, &table->mounted, link)
+		if (number >= mounted->base &&
+		    number - mounted->base < mounted->count)
 			break;
-	}
-	if (live)
-		live->references++;
-	pthread_mutex_unlock(&nodes->lock);
-	return live;
+	return mounted;
 }
 
-/* ---- nodes --------------------------------------------------------------- */
-
-/* Take what @key has but its path, which is copied. */
-static struct node *make_node_locked(struct nodes *nodes,
-				     const struct node *key)
+struct inode *inode_table_find(struct inode_table *table, uint64_t number,
+			       struct view_inode *room)
 {
-	struct node *node = malloc(sizeof(*node));
-	struct live *dead = NULL;
+	struct mounted *mounted = NULL;
+	struct known_inode *inode;
+	bool known;
 
-	if (!node)
+	pthread_mutex_lock(&table->lock);
+	inode = find_number_locked(table, number);
+	if (!inode)
+		mounted = find_mounted_locked(table, number);
+	/* Others may hold what it has forgotten, but for the first one, which
+	 * it has never asked for. */
+	known = inode && (inode->lookups > 0 || number == ROOT_INODE);
+	pthread_mutex_unlock(&table->lock);
+	if (known)
+		return &inode->base;
+	if (!mounted)
 		return NULL;
-	*node = *key;
-	node->path = strdup(key->path);
-	if (node->kind == NODE_FOLDER || node->kind == NODE_MIRROR)
-		node->folder = get_folder_locked(nodes, key->path);
-	if (!node->path || (!node->folder && (node->kind == NODE_FOLDER ||
-					      node->kind == NODE_MIRROR)))
-		goto free_node;
-	node->inode = nodes->next_inode++;
-	if (!tsearch(node, &nodes->by_inode, compare_inodes))
-		goto free_node;
-	if (!tsearch(node, &nodes->by_key, compare_keys)) {
-		tdelete(node, &nodes->by_inode, compare_inodes);
-		goto free_node;
+	mounted_inode(mounted, number, room);
+	return &room->base;
+}
+
+struct known_inode *inode_table_get_number(struct inode_table *table,
+					   uint64_t number)
+{
+	struct known_inode *inode;
+
+	pthread_mutex_lock(&table->lock);
+	inode = find_number_locked(table, number);
+	if (inode)
+		inode->holds++;
+	pthread_mutex_unlock(&table->lock);
+	return inode;
+}
+
+/* Nothing when it is still held. */
+static struct mounted *remove_mounted_locked(struct mounted *mounted)
+{
+	if (mounted->lookups > 0 || mounted->holds > 0)
+		return NULL;
+	LIST_REMOVE(mounted, link);
+	return mounted;
+}
+
+/* A change of counts of the inode, or the checkpoint, that has a number. */
+struct change {
+	uint64_t number;
+	uint64_t lookups, holds;
+	bool less;
+};
+
+static void count(uint64_t *counter, uint64_t change, bool less)
+{
+	/* What is let go was had. */
+	assert(!less || change <= *counter);
+	*counter += less ? -change : change;
+}
+
+static void change_counts(struct inode_table *table,
+			  const struct change *change)
+{
+	struct known_inode *inode, *dead = NULL;
+	struct mounted *mounted = NULL, *unmounted = NULL;
+	uint64_t holds;
+
+	pthread_mutex_lock(&table->lock);
+	inode = find_number_locked(table, change->number);
+	if (!inode)
+		mounted = find_mounted_locked(table, change->number);
+	if (inode) {
+		holds = inode->holds;
+		count(&inode->lookups, change->lookups, change->less);
+		count(&holds, change->holds, change->less);
+		inode->holds = (uint32_t)holds;
+		dead = remove_locked(table, inode);
+	} else if (mounted) {
+		count(&mounted->lookups, change->lookups, change->less);
+		count(&mounted->holds, change->holds, change->less);
+		unmounted = remove_mounted_locked(mounted);
 	}
-	node->listed = true;
-	if (node->live)
-		node->live->references++;
-	if (node->file.content)
-		virtual_file_get(node->file.content);
-	if (node->kind == NODE_NAMED) {
-		TAILQ_INSERT_TAIL(&nodes->named, node, order);
-		nodes->named_count++;
-		nodes->named_new++;
+	pthread_mutex_unlock(&table->lock);
+	destroy(table, dead);
+	mounted_destroy(unmounted);
+}
+
+void inode_table_look_up(struct inode_table *table, uint64_t number)
+{
+	const struct change change = { .number = number, .lookups = 1 };
+
+	change_counts(table, &change);
+}
+
+void inode_table_forget(struct inode_table *table, uint64_t number,
+			uint64_t lookups)
+{
+	const struct change change = { .number = number, .lookups = lookups,
+				       .less = true };
+
+	change_counts(table, &change);
+}
+
+void inode_table_hold(struct inode_table *table, uint64_t number)
+{
+	const struct change change = { .number = number, .holds = 1 };
+
+	change_counts(table, &change);
+}
+
+void inode_table_put(struct inode_table *table, uint64_t number)
+{
+	const struct change change = { .number = number, .holds = 1,
+				       .less = true };
+
+	change_counts(table, &change);
+}
+
+/* ---- mounted checkpoints ------------------------------------------------- */
+
+uint64_t inode_table_reserve(struct inode_table *table, uint64_t numbers)
+{
+	uint64_t base;
+
+	pthread_mutex_lock(&table->lock);
+	base = table->next_number;
+	table->next_number += numbers;
+	pthread_mutex_unlock(&table->lock);
+	return base;
+}
+
+void inode_table_add_mounted_locked(struct inode_table *table,
+				    struct mounted *mounted)
+{
+	mounted->holds = 1;
+	LIST_INSERT_HEAD(&table->mounted, mounted, link);
+}
+
+void inode_table_put_mounted(struct inode_table *table, struct mounted *mounted)
+{
+	struct mounted *unmounted;
+
+	pthread_mutex_lock(&table->lock);
+	assert(mounted->holds > 0);
+	mounted->holds--;
+	unmounted = remove_mounted_locked(mounted);
+	pthread_mutex_unlock(&table->lock);
+	mounted_destroy(unmounted);
+}
+
+/* ---- life ---------------------------------------------------------------- */
+
+void inode_table_init(struct inode_table *table, struct namespace *ns)
+{
+	*table = (struct inode_table){ .ns = ns,
+					.next_number = ROOT_INODE };
+	LIST_INIT(&table->mounted);
+	pthread_mutex_init(&table->lock, NULL);
+}
+
+/* In the order of their numbers: each in front of those before. */
+static void collect(const void *node, VISIT visit, void *context)
+{
+	struct known_inode *inode = *(struct known_inode *const *)node;
+	struct known_inode **dead = context;
+
+	if (visit != postorder && visit != leaf)
+		return;
+	inode->parent = *dead;
+	*dead = inode;
+}
+
+static void keep(void *inode)
+{
+	(void)inode;
+}
+
+/* Whoever had them is gone. What refers to another one is younger. */
+void inode_table_finish(struct inode_table *table)
+{
+	struct known_inode *dead = NULL;
+
+	twalk_r(table->by_number, collect, &dead);
+	tdestroy(table->by_number, keep);
+	tdestroy(table->by_name, keep);
+	table->by_number = table->by_name = NULL;
+	destroy(table, dead);
+	while (!LIST_EMPTY(&table->mounted)) {
+		struct mounted *mounted = LIST_FIRST(&table->mounted);
+
+		LIST_REMOVE(mounted, link);
+		mounted_destroy(mounted);
 	}
-	return node;
-free_node:
-	put_folder_locked(nodes, node->folder, &dead);
-	free(node->path);
-	free(node);
-	return NULL;
-}
-
-static void unlist_locked(struct nodes *nodes, struct node *node)
-{
-	if (node->listed)
-		tdelete(node, &nodes->by_key, compare_keys);
-	node->listed = false;
-}
-
-static void free_node_locked(struct nodes *nodes, struct node *node,
-			     struct live **ret_dead)
-{
-	unlist_locked(nodes, node);
-	tdelete(node, &nodes->by_inode, compare_inodes);
-	if (node->kind == NODE_NAMED) {
-		TAILQ_REMOVE(&nodes->named, node, order);
-		nodes->named_count--;
-	}
-	if (node->live)
-		put_live_locked(nodes, node->live, 1, ret_dead);
-	put_folder_locked(nodes, node->folder, ret_dead);
-	virtual_file_put(node->file.content);
-	free(node->path);
-	free(node);
-}
-
-/* Does the store still have what @node was made for? */
-static bool same_identity(const struct node *node, const struct node *key)
-{
-	if (node->kind != NODE_FILE && node->kind != NODE_ASSET)
-		return true;
-	if (node->rank != key->rank || node->pin.device != key->pin.device ||
-	    node->pin.inode != key->pin.inode)
-		return false;
-	return !(node->immutable || key->immutable) ||
-	       pin_equal(&node->pin, &key->pin);
-}
-
-static struct node *get_node(struct nodes *nodes, const struct node *key)
-{
-	struct node *node;
-
-	pthread_mutex_lock(&nodes->lock);
-	node = find_node(&nodes->by_key, key, compare_keys);
-	if (node && !same_identity(node, key)) {
-		/* The kernel may still know the old one by its number. */
-		unlist_locked(nodes, node);
-		node = NULL;
-	}
-	if (!node)
-		node = make_node_locked(nodes, key);
-	if (node)
-		node->lookups++;
-	pthread_mutex_unlock(&nodes->lock);
-	return node;
-}
-
-struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
-		       const char *path, const struct identity *identity)
-{
-	struct node key = { .kind = kind, .path = (char *)path };
-
-	if (identity) {
-		key.pin = identity->pin;
-		key.rank = identity->rank;
-		key.immutable = identity->immutable;
-	}
-	return get_node(nodes, &key);
-}
-
-struct node *nodes_get_named(struct nodes *nodes, struct live *live,
-			     const char *name, const struct view_file *file)
-{
-	struct node key = { .kind = NODE_NAMED, .path = (char *)name,
-			    .live = live, .file = *file };
-
-	return get_node(nodes, &key);
-}
-
-struct node *nodes_find_named(struct nodes *nodes, struct live *live,
-			      enum view view, const char *name)
-{
-	struct node key = { .kind = NODE_NAMED, .path = (char *)name,
-			    .live = live, .file = { .view = view } };
-	struct node *node;
-
-	pthread_mutex_lock(&nodes->lock);
-	node = find_node(&nodes->by_key, &key, compare_keys);
-	if (node)
-		node->lookups++;
-	pthread_mutex_unlock(&nodes->lock);
-	return node;
-}
-
-unsigned nodes_excess(struct nodes *nodes)
-{
-	unsigned excess = 0;
-
-	pthread_mutex_lock(&nodes->lock);
-	/* What is open stays: do not ask for that again and again. */
-	if (nodes->named_count > NAMED_MAX &&
-	    nodes->named_new > NAMED_MAX / 2) {
-		excess = nodes->named_count - NAMED_MAX / 2;
-		nodes->named_new = 0;
-	}
-	pthread_mutex_unlock(&nodes->lock);
-	return excess;
-}
-
-bool nodes_oldest(struct nodes *nodes, struct named *ret_named)
-{
-	struct node *node;
-
-	pthread_mutex_lock(&nodes->lock);
-	node = TAILQ_FIRST(&nodes->named);
-	if (node) {
-		TAILQ_REMOVE(&nodes->named, node, order);
-		TAILQ_INSERT_TAIL(&nodes->named, node, order);
-		ret_named->parent = key_base(node);
-		snprintf(ret_named->name, sizeof(ret_named->name), "%s",
-			 node->path);
-	}
-	pthread_mutex_unlock(&nodes->lock);
-	return node != NULL;
-}
-
-void nodes_hold_inode(struct nodes *nodes, uint64_t inode)
-{
-	struct node key = { .inode = inode }, *node;
-	struct live *live;
-
-	pthread_mutex_lock(&nodes->lock);
-	node = find_node(&nodes->by_inode, &key, compare_inodes);
-	live = node ? NULL : find_live_locked(nodes, inode);
-	if (node)
-		node->lookups++;
-	else if (live)
-		live->references++;
-	pthread_mutex_unlock(&nodes->lock);
-}
-
-void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count)
-{
-	struct node key = { .inode = inode }, *node;
-	struct live *live, *dead = NULL;
-
-	pthread_mutex_lock(&nodes->lock);
-	node = find_node(&nodes->by_inode, &key, compare_inodes);
-	if (node) {
-		node->lookups -= count < node->lookups ? count : node->lookups;
-		if (node->lookups == 0 && node->inode != ROOT_INODE &&
-		    node->kind != NODE_HIDDEN)
-			free_node_locked(nodes, node, &dead);
-	} else {
-		live = find_live_locked(nodes, inode);
-		if (live)
-			put_live_locked(nodes, live, count, &dead);
-	}
-	pthread_mutex_unlock(&nodes->lock);
-	live_destroy(dead);
-}
-
-static void find_in_live(struct live *live, uint64_t inode,
-			 struct place *place)
-{
-	uint64_t index = inode - live->base;
-
-	place->live = live;
-	if (index < VIEW_COUNT) {
-		place->what = PLACE_VIEW;
-		place->view = (enum view)index;
-	} else if (index < 2 * VIEW_COUNT) {
-		place->what = PLACE_LINK;
-		place->view = (enum view)(index - VIEW_COUNT);
-	} else {
-		place->what = PLACE_FILE;
-		live_file(live, inode, &place->file);
-		place->view = place->file.view;
-	}
-}
-
-int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place)
-{
-	struct node key = { .inode = inode }, *node;
-	struct live *live = NULL;
-
-	pthread_mutex_lock(&nodes->lock);
-	node = find_node(&nodes->by_inode, &key, compare_inodes);
-	if (!node)
-		live = find_live_locked(nodes, inode);
-	pthread_mutex_unlock(&nodes->lock);
-	ret_place->node = node;
-	ret_place->live = NULL;
-	ret_place->what = PLACE_NODE;
-	if (live) {
-		find_in_live(live, inode, ret_place);
-	} else if (node && node->kind == NODE_NAMED) {
-		ret_place->node = NULL;
-		ret_place->what = PLACE_FILE;
-		ret_place->live = node->live;
-		ret_place->view = node->file.view;
-		ret_place->file = node->file;
-	}
-	return node || live ? 0 : -ESTALE;
-}
-
-int nodes_init(struct nodes *nodes)
-{
-	struct node root = { .kind = NODE_FOLDER, .path = (char *)"" };
-	struct node hidden = { .kind = NODE_HIDDEN, .path = (char *)"" };
-
-	*nodes = (struct nodes){ .next_inode = ROOT_INODE };
-	TAILQ_INIT(&nodes->named);
-	pthread_mutex_init(&nodes->lock, NULL);
-	if (get_node(nodes, &root) && get_node(nodes, &hidden))
-		return 0;
-	nodes_finish(nodes);
-	return -ENOMEM;
-}
-
-void nodes_finish(struct nodes *nodes)
-{
-	struct live *dead;
-
-	while (nodes->by_inode) {
-		dead = NULL;
-		free_node_locked(nodes, *(struct node **)nodes->by_inode,
-				 &dead);
-		live_destroy(dead);
-	}
-	while (nodes->lives) {
-		dead = nodes->lives;
-		nodes->lives = dead->next;
-		live_destroy(dead);
-	}
-	pthread_mutex_destroy(&nodes->lock);
+	pthread_mutex_destroy(&table->lock);
 }

@@ -1,152 +1,120 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Nodes: what the kernel knows by an inode number and is no file of a view,
- * and the table of live checkpoints. Nothing here does I/O. The functions
- * with `_locked` need the namespace's lock.
+ * The inodes that somebody knows, by number and by (parent, name), and the
+ * ranges of numbers of mounted checkpoints. Nothing here does I/O. The
+ * functions with `_locked` need the table's lock.
  *
- * The kernel holds a count on each inode that it knows, and so does a call
- * whose client need not wait for its end; while an operation on an inode runs,
- * its node and its live checkpoint stay.
+ * An inode's name is that in its parent, and no more: whoever moves a folder
+ * moves one entry, and everything below follows. Its states:
+ *
+ *	listed	-> unlisted	another one has its name now
+ *	either	-> freed	no lookup of the kernel and no hold is left
+ *
+ * The kernel counts its lookups of each inode. Of our own holds there is one by
+ * each inode below, by whatever else refers to it, and by each request that may
+ * run on when its client has its answer. While an operation on an inode runs,
+ * one of these keeps it.
  */
 #ifndef FS_TREE_INODE_TABLE_H
 #define FS_TREE_INODE_TABLE_H
 
+#include "fs/tree/inode.h"
 #include "fs/tree/mounted.h"
 
-#include <limits.h>
-#include <sys/queue.h>
-
-enum node_kind {
-	NODE_FOLDER,	/* a folder of the store */
-	NODE_FILE,	/* anything else of the store */
-	NODE_ASSET,	/* a file of the folder of assets, seen in hf/ */
-	NODE_HIDDEN,	/* MNT/.ckptfs */
-	NODE_REPORT,	/* MNT/.ckptfs/status.json, metrics */
-	NODE_MIRROR,	/* MNT/.ckptfs/views/PATH, beside a folder's views */
-	NODE_NAMED,	/* a file of a view that has no number: a slice of a
-			 * live checkpoint's tensor, or a group of them */
+/* One that the table has: other kinds begin with it. */
+struct known_inode {
+	struct inode base;		/* first: passed as this */
+	/* Guarded by the table's lock: */
+	uint64_t lookups;		/* the kernel's */
+	uint32_t holds;
+	bool listed;			/* found by its name */
+	bool is_folder;			/* it is a struct folder; const */
+	uint64_t parent_number;		/* of what it is in */
+	char *name;			/* owned; there */
+	struct known_inode *parent;	/* one hold; NULL: it is not here, or
+					 * there is none */
 };
 
-/* A folder of the store, and the checkpoint that it is, if any. */
-struct folder {
-	char *path;		/* owned; below the store, "" is it; const */
-	unsigned references;	/* of nodes; guarded by the namespace's lock */
-	struct live *live;	/* NULL: none; guarded by likewise */
-	pthread_mutex_t look_lock; /* held while the store is looked at */
-	uint64_t looked_ms;	/* when, 0 never; guarded by likewise */
-	uint64_t refused;	/* signature of the markers that were refused;
-				 * guarded by look_lock */
-};
-
-struct node {
-	uint64_t inode;
-	uint64_t lookups;	/* the kernel's; guarded by the lock */
-	enum node_kind kind;
-	bool listed;		/* reachable by its key; guarded likewise */
-	char *path;		/* owned; below the store, or the assets; of a
-				 * named file its name */
-	struct folder *folder;	/* of a folder or mirror */
-	/* Of a file or asset: */
-	struct pin pin;
-	unsigned rank;		/* whose it is */
-	bool immutable;		/* in a checkpoint: the pin is its identity */
-	/* Of a named file: */
-	struct live *live;
-	struct view_file file; /* with a reference to its content */
-	TAILQ_ENTRY(node) order;
-};
-
-/* Named files that the kernel may know before it is asked to forget half of
- * them: unless memory is short, it does not by itself. */
-enum { NAMED_MAX = 8192 };
-
-struct nodes {
+struct inode_table {
+	struct namespace *ns;		/* borrowed: for who destroys; const */
 	pthread_mutex_t lock;
-	uint64_t next_inode;	/* guarded by lock, like all below */
-	void *by_inode, *by_key, *folders;	/* trees of search.h */
-	struct live *lives;	/* newest first: base goes down */
-	TAILQ_HEAD(, node) named; /* oldest first */
-	unsigned named_count;	/* of them */
-	unsigned named_new;	/* of them, since the kernel was asked */
+	/* Guarded by it: */
+	uint64_t next_number;
+	void *by_number, *by_name;	/* trees of search.h */
+	LIST_HEAD(, mounted) mounted;
 };
 
-/* The root, inode 1, and MNT/.ckptfs are always there. 0 or -ENOMEM. */
-int nodes_init(struct nodes *nodes);
-void nodes_finish(struct nodes *nodes);
+/* The number of the first inode that is made. */
+enum { ROOT_INODE = 1 };
 
-/* What an inode number stands for: a node, or something of a live one. */
-struct place {
-	struct node *node;	/* NULL: of live */
-	struct live *live;	/* NULL: of the store */
-	enum {
-		PLACE_NODE,	/* but for named files */
-		PLACE_VIEW,	/* `view`: a folder, or tensors.json */
-		PLACE_LINK,	/* `view`: the link to it */
-		PLACE_FILE,	/* `file` of a view */
-	} what;
-	enum view view;
-	struct view_file file;
+void inode_table_init(struct inode_table *table, struct namespace *ns);
+/* All inodes and checkpoints are freed. */
+void inode_table_finish(struct inode_table *table);
+
+/* ---- by name ------------------------------------------------------------- */
+
+struct inode_name {
+	struct known_inode *parent;	/* NULL: see known_inode */
+	uint64_t parent_number;
+	const char *name;
 };
 
-/* -ESTALE for a number that is not known. */
-int nodes_find(struct nodes *nodes, uint64_t inode, struct place *ret_place);
+static inline struct inode_name inode_name_in(struct known_inode *parent,
+					      const char *name)
+{
+	return (struct inode_name){ parent, parent->base.number, name };
+}
 
-/* What a file is, besides its path. */
-struct identity {
-	struct pin pin;
-	unsigned rank;
-	bool immutable;
+/* What is to have a name. Its functions run with the lock held. */
+struct inode_wanted {
+	/* Is @inode, which has the name, that? Then it takes over what is new.
+	 * NULL: always. */
+	bool (*take)(struct known_inode *inode, const void *what);
+	/* A new one, with nothing but its ops and what is behind the
+	 * known_inode. NULL: out of memory. */
+	struct known_inode *(*make)(const void *what);
+	const void *what;
 };
 
-/*
- * The node of @kind at @path, made when it is new, with one more lookup. Of
- * files the @identity counts, too; else it is NULL. NULL: out of memory.
- */
-struct node *nodes_get(struct nodes *nodes, enum node_kind kind,
-		       const char *path, const struct identity *identity);
-/* Likewise the file of a view called @name; content is got. */
-struct node *nodes_get_named(struct nodes *nodes, struct live *live,
-			     const char *name, const struct view_file *file);
-/* The same if it is there already, else NULL: its view and name count. */
-struct node *nodes_find_named(struct nodes *nodes, struct live *live,
-			      enum view view, const char *name);
+/* The inode of a name, which is made if there is none, or if that is something
+ * else; with one more lookup. NULL: out of memory. */
+struct known_inode *inode_table_get(struct inode_table *table,
+				    const struct inode_name *name,
+				    const struct inode_wanted *wanted);
+/* The same with one more hold. */
+struct known_inode *inode_table_get_held(struct inode_table *table,
+					 const struct inode_name *name,
+					 const struct inode_wanted *wanted);
+/* The one that is there, with one more lookup, or NULL. */
+struct known_inode *inode_table_get_known(struct inode_table *table,
+					  const struct inode_name *name);
 
-/* By what the kernel knows a named file. */
-struct named {
-	uint64_t parent;	/* an inode */
-	char name[NAME_MAX + 1];
-};
+/* ---- by number ----------------------------------------------------------- */
 
-/* How many named files the kernel should be asked to forget; when it has been
- * asked, 0 for a good while. */
-unsigned nodes_excess(struct nodes *nodes);
-/* The oldest named file, which counts as the newest from now on. False: there
- * is none. */
-bool nodes_oldest(struct nodes *nodes, struct named *ret_named);
+/* What the kernel knows by @number: of the table, or, of a mounted checkpoint,
+ * in @room. NULL: nothing. */
+struct inode *inode_table_find(struct inode_table *table, uint64_t number,
+			       struct view_inode *room);
 
-/* One more lookup of an inode of @live. */
-void nodes_hold(struct nodes *nodes, struct live *live);
-/* The same by the number of an inode that is known. */
-void nodes_hold_inode(struct nodes *nodes, uint64_t inode);
-/* @count lookups less. */
-void nodes_forget(struct nodes *nodes, uint64_t inode, uint64_t count);
+/* @count lookups more, or less, of a number that is known. */
+void inode_table_look_up(struct inode_table *table, uint64_t number);
+void inode_table_forget(struct inode_table *table, uint64_t number,
+			uint64_t count);
+/* The inode of the table with one more hold, or NULL. */
+struct known_inode *inode_table_get_number(struct inode_table *table,
+					   uint64_t number);
+/* One hold more, or less, of a number that is known. */
+void inode_table_hold(struct inode_table *table, uint64_t number);
+void inode_table_put(struct inode_table *table, uint64_t number);
 
-/* The folder at @path, which the kernel need not know, with one more
- * reference. NULL: out of memory. */
-struct folder *nodes_get_folder(struct nodes *nodes, const char *path);
-void nodes_put_folder(struct nodes *nodes, struct folder *folder);
+/* ---- mounted checkpoints ------------------------------------------------- */
 
-/* The live checkpoint, not retired, that @id means, with one more reference,
- * or NULL. */
-struct live *nodes_find_id(struct nodes *nodes, const struct catalog_id *id);
-
-/* The folder's live checkpoint with one more reference, or NULL. */
-struct live *nodes_live(struct nodes *nodes, struct folder *folder);
-void nodes_put_live(struct nodes *nodes, struct live *live);
-
-/* Let @folder have @checkpoint (taken over; NULL: none) in place of what it
- * had, which is retired and returned with a reference, if any. */
-int nodes_set_live(struct nodes *nodes, struct folder *folder,
-		   struct checkpoint *checkpoint, struct live **ret_old);
+/* A range of @count numbers. */
+uint64_t inode_table_reserve(struct inode_table *table, uint64_t count);
+/* @mounted is one of them from now on, with one hold. */
+void inode_table_add_mounted_locked(struct inode_table *table,
+				    struct mounted *mounted);
+void inode_table_put_mounted(struct inode_table *table,
+			     struct mounted *mounted);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tree/mounted.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,61 +18,63 @@ static const enum view numbered[] = {
 
 enum { NUMBERED_COUNT = sizeof(numbered) / sizeof(numbered[0]) };
 
-uint64_t live_inode_count(const struct checkpoint *checkpoint)
+uint64_t mounted_inode_count(const struct checkpoint *checkpoint)
 {
 	return FIRST_FILE + NUMBERED_COUNT * checkpoint->catalog->tensor_count +
 	       2 * checkpoint->catalog->object_count;
 }
 
-struct live *live_create(struct checkpoint *checkpoint, const char *path,
-			 uint64_t base)
+struct mounted *mounted_create(struct checkpoint *checkpoint, const char *path,
+			       uint64_t folder,
+			       const struct inode_ops *const *ops,
+			       uint64_t base)
 {
 	uint64_t objects = checkpoint->catalog->object_count;
-	struct live *live = calloc(1, sizeof(*live));
-	struct stat status = { .st_dev = 0 };
+	struct mounted *mounted = calloc(1, sizeof(*mounted));
 
-	if (!live) {
+	if (!mounted) {
 		checkpoint_close(checkpoint);
 		return NULL;
 	}
-	live->checkpoint = checkpoint;
-	live->base = base;
-	live->count = live_inode_count(checkpoint);
-	live->json_fd = -1;
-	pthread_mutex_init(&live->json_lock, NULL);
-	pthread_mutex_init(&live->groups_lock, NULL);
-	live->path = strdup(path);
-	live->sizes = calloc(2 * objects + 1, sizeof(*live->sizes));
-	if (!live->path || !live->sizes ||
-	    (checkpoint->folder >= 0 &&
-	     fstat(checkpoint->folder, &status) < 0)) {
-		live_destroy(live);
-		return NULL;
-	}
-	live->device = status.st_dev;
-	live->inode = status.st_ino;
-	return live;
+	mounted->checkpoint = checkpoint;
+	mounted->folder = folder;
+	mounted->ops = ops;
+	mounted->base = base;
+	mounted->count = mounted_inode_count(checkpoint);
+	mounted->text_fd = -1;
+	LIST_INIT(&mounted->opens);
+	pthread_mutex_init(&mounted->text_lock, NULL);
+	pthread_mutex_init(&mounted->groups_lock, NULL);
+	mounted->path = strdup(path);
+	mounted->sizes = calloc(2 * objects + 1, sizeof(*mounted->sizes));
+	if (mounted->path && mounted->sizes)
+		return mounted;
+	mounted_destroy(mounted);
+	return NULL;
 }
 
-void live_destroy(struct live *live)
+void mounted_destroy(struct mounted *mounted)
 {
-	if (!live)
+	if (!mounted)
 		return;
-	if (live->json_fd >= 0)
-		close(live->json_fd);
-	pthread_mutex_destroy(&live->json_lock);
-	pthread_mutex_destroy(&live->groups_lock);
-	array_finish(&live->groups);
-	checkpoint_close(live->checkpoint);
-	free(live->sizes);
-	free(live->path);
-	free(live);
+	if (mounted->text_fd >= 0)
+		close(mounted->text_fd);
+	pthread_mutex_destroy(&mounted->text_lock);
+	pthread_mutex_destroy(&mounted->groups_lock);
+	array_finish(&mounted->groups);
+	checkpoint_close(mounted->checkpoint);
+	free(mounted->sizes);
+	free(mounted->path);
+	free(mounted);
 }
 
-uint64_t live_inode(const struct live *live, const struct view_file *file)
+/* ---- numbers ------------------------------------------------------------- */
+
+uint64_t mounted_file_number(const struct mounted *mounted,
+			     const struct view_file *file)
 {
-	uint64_t tensors = live->checkpoint->catalog->tensor_count;
-	uint64_t first = live->base + FIRST_FILE, i;
+	uint64_t tensors = mounted->checkpoint->catalog->tensor_count;
+	uint64_t first = mounted->base + FIRST_FILE, i;
 
 	for (i = 0; i < NUMBERED_COUNT; i++)
 		if (file->view == numbered[i])
@@ -80,12 +83,36 @@ uint64_t live_inode(const struct live *live, const struct view_file *file)
 	       2 * (file->entry - tensors) + file->json;
 }
 
-void live_file(const struct live *live, uint64_t inode,
-	       struct view_file *ret_file)
+void mounted_inode(struct mounted *mounted, uint64_t number,
+		   struct view_inode *ret_inode)
 {
-	const struct catalog *catalog = live->checkpoint->catalog;
+	uint64_t index = number - mounted->base;
+	enum mounted_kind kind = MOUNTED_FILE;
+
+	assert(index < mounted->count);
+	if (index < VIEW_COUNT)
+		kind = index == VIEW_JSON ? MOUNTED_TEXT : MOUNTED_VIEW;
+	else if (index < FIRST_FILE)
+		kind = MOUNTED_LINK;
+	*ret_inode = (struct view_inode){
+		.base = { mounted->ops[kind], number }, .mounted = mounted,
+	};
+}
+
+enum view mounted_view(const struct view_inode *inode)
+{
+	uint64_t index = inode->base.number - inode->mounted->base;
+
+	assert(index < FIRST_FILE);
+	return (enum view)(index % VIEW_COUNT);
+}
+
+void mounted_file(const struct mounted *mounted, uint64_t number,
+		  struct view_file *ret_file)
+{
+	const struct catalog *catalog = mounted->checkpoint->catalog;
 	uint64_t tensors = catalog->tensor_count;
-	uint64_t index = inode - live->base - FIRST_FILE;
+	uint64_t index = number - mounted->base - FIRST_FILE;
 
 	if (index < NUMBERED_COUNT * tensors) {
 		view_whole(catalog, numbered[index / tensors],
@@ -97,17 +124,19 @@ void live_file(const struct live *live, uint64_t inode,
 		   ret_file);
 }
 
+/* ---- what is made when first needed --------------------------------------- */
+
 /* Find out: the text is made, and thrown away. */
-static int find_size(struct live *live, const struct view_file *file,
+static int find_size(struct mounted *mounted, const struct view_file *file,
 		     uint64_t *ret_known)
 {
 	struct array text = { .data = NULL };
 	int error;
 
 	if (file->json)
-		error = view_object_json(live->checkpoint, file->entry, &text);
+		error = view_object_json(mounted->checkpoint, file->entry, &text);
 	else
-		error = view_object(live->checkpoint, file->entry, &text);
+		error = view_object(mounted->checkpoint, file->entry, &text);
 	*ret_known = error ? SIZE_NONE : text.size + SIZE_SOME;
 	array_finish(&text);
 	if (error == -EOPNOTSUPP || (!file->json && error == -EIO))
@@ -115,22 +144,22 @@ static int find_size(struct live *live, const struct view_file *file,
 	return error;
 }
 
-int live_object_size(struct live *live, const struct view_file *file,
+int mounted_object_size(struct mounted *mounted, const struct view_file *file,
 		     bool nowait, uint64_t *ret_size)
 {
-	const struct catalog *catalog = live->checkpoint->catalog;
+	const struct catalog *catalog = mounted->checkpoint->catalog;
 	uint64_t index = 2 * (file->entry - catalog->tensor_count) +
 			 file->json;
-	uint64_t known = atomic_load(&live->sizes[index]);
+	uint64_t known = atomic_load(&mounted->sizes[index]);
 	int error;
 
 	if (known == SIZE_UNKNOWN) {
 		if (nowait)
 			return -EAGAIN;
-		error = find_size(live, file, &known);
+		error = find_size(mounted, file, &known);
 		if (error)
 			return error;
-		atomic_store(&live->sizes[index], known);
+		atomic_store(&mounted->sizes[index], known);
 	}
 	if (known != SIZE_NONE)
 		*ret_size = known - SIZE_SOME;
@@ -142,60 +171,55 @@ int live_object_size(struct live *live, const struct view_file *file,
 	return 0;
 }
 
-int live_tensors_json(struct live *live, bool nowait, int *ret_fd,
+int mounted_text(struct mounted *mounted, bool nowait, int *ret_fd,
 		      uint64_t *ret_size)
 {
 	int error = 0;
 
 	/* Held while the text is made: whoever else wants it has to wait for
 	 * it anyway, on a thread that may. */
-	if (nowait ? pthread_mutex_trylock(&live->json_lock) :
-		     pthread_mutex_lock(&live->json_lock))
+	if (nowait ? pthread_mutex_trylock(&mounted->text_lock) :
+		     pthread_mutex_lock(&mounted->text_lock))
 		return -EAGAIN;
-	if (live->json_fd < 0)
+	if (mounted->text_fd < 0)
 		error = nowait ? -EAGAIN :
-			view_tensors_json(live->checkpoint->catalog,
-					  &live->json_fd, &live->json_size);
-	*ret_fd = live->json_fd;
-	*ret_size = live->json_size;
-	pthread_mutex_unlock(&live->json_lock);
+			view_tensors_json(mounted->checkpoint,
+					  &mounted->text_fd,
+					  &mounted->text_size);
+	*ret_fd = mounted->text_fd;
+	*ret_size = mounted->text_size;
+	pthread_mutex_unlock(&mounted->text_lock);
 	return error;
 }
 
-int live_groups(struct live *live, const struct array **ret_groups)
+int mounted_groups(struct mounted *mounted, const struct array **ret_groups)
 {
 	int error = 0;
 
-	pthread_mutex_lock(&live->groups_lock);
-	if (!live->grouped) {
-		error = view_group_list(live->checkpoint->catalog,
-					&live->groups);
-		live->grouped = !error;
+	pthread_mutex_lock(&mounted->groups_lock);
+	if (!mounted->grouped) {
+		error = view_group_list(mounted->checkpoint->catalog,
+					&mounted->groups);
+		mounted->grouped = !error;
 		if (error)
-			live->groups.size = 0;
+			mounted->groups.size = 0;
 	}
-	pthread_mutex_unlock(&live->groups_lock);
-	*ret_groups = &live->groups;
+	pthread_mutex_unlock(&mounted->groups_lock);
+	*ret_groups = &mounted->groups;
 	return error;
 }
 
-void live_status(const struct live *live, mode_t type, uint64_t size,
+void mounted_status(const struct mounted *mounted, mode_t type, uint64_t size,
 		 struct stat *ret_status)
 {
-	const struct stat *marker = &live->checkpoint->status;
-	mode_t mode = marker->st_mode & 0444;
+	struct pin pin = *checkpoint_marker_pin(mounted->checkpoint);
+	mode_t mode = pin.mode & 0444;
 
-	*ret_status = (struct stat){
-		.st_uid = marker->st_uid,
-		.st_gid = marker->st_gid,
-		.st_mtim = marker->st_mtim,
-		.st_ctim = marker->st_ctim,
-		.st_atim = marker->st_mtim,
-		.st_nlink = type == S_IFDIR ? 2 : 1,
-		.st_size = (off_t)size,
-		.st_blocks = (blkcnt_t)((size + 511) / 512),
-		.st_blksize = 1024 * 1024,
-	};
+	pin.size = size;
+	pin.links = type == S_IFDIR ? 2 : 1;
+	pin_status(&pin, ret_status);
+	ret_status->st_dev = 0;
+	ret_status->st_blksize = 1024 * 1024;
 	if (type == S_IFDIR)
 		/* Who may read may search. Nobody can write here, but copies
 		 * of the folder should be the owner's to change. */
@@ -203,4 +227,22 @@ void live_status(const struct live *live, mode_t type, uint64_t size,
 	else if (type == S_IFLNK)
 		mode = 0777;
 	ret_status->st_mode = type | mode;
+}
+
+int mounted_file_status(struct mounted *mounted, const struct view_file *file,
+			bool nowait, struct stat *ret_status)
+{
+	const struct catalog *catalog = mounted->checkpoint->catalog;
+	uint64_t size = 0;
+	int error = 0;
+
+	if (file->content)
+		size = virtual_file_size(file->content);
+	else if (file->json || view_is_decoded(catalog, file))
+		error = mounted_object_size(mounted, file, nowait, &size);
+	else
+		error = view_size(catalog, file, &size);
+	if (!error)
+		mounted_status(mounted, S_IFREG, size, ret_status);
+	return error;
 }

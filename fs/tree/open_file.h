@@ -1,20 +1,85 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Open files, for the namespace. */
+/*
+ * An open file, and what can be done with it: a file of a view, a text in
+ * memory, a stored file. Each kind is a struct that begins with a struct
+ * open_file. It ends with the last of those who opened it or hold it.
+ */
 #ifndef FS_TREE_OPEN_FILE_H
 #define FS_TREE_OPEN_FILE_H
 
-#include "fs/tree/namespace.h"
+#include "shard/base/array.h"
+#include "shard/read/reply.h"
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+
+struct namespace;
+struct open_file;
+
+struct open_file_ops {
+	/* Fill @reply, which was begun, from @offset on, fewer bytes at the end
+	 * of the file. 0, -EAGAIN if reply->nowait, -errno as source.h. */
+	int (*read)(struct open_file *file, uint64_t offset,
+		    struct reply *reply);
+	/* As it is now, but for st_ino. NULL: its inode knows. 0, -EAGAIN with
+	 * @nowait, -errno. */
+	int (*status)(struct open_file *file, bool nowait,
+		      struct stat *ret_status);
+	/* What a log line about it starts with, terminated, in @text. */
+	void (*describe)(const struct open_file *file, char *text, size_t size);
+	/* Free it. */
+	void (*close)(struct open_file *file);
+};
+
+LIST_HEAD(open_files, open_file);
+
+struct open_file {
+	const struct open_file_ops *ops;	/* const */
+	struct namespace *ns;			/* borrowed; const */
+	uint64_t number;			/* of its inode; const */
+	atomic_uint references;
+	/* For the kernel; const: */
+	bool keep_cache;	/* nothing changes under this inode */
+	bool direct;		/* no page cache: reads must be exact */
+	/* Guarded by the lock of the inodes: */
+	bool listed;				/* in `beside` */
+	LIST_ENTRY(open_file) all;		/* of ns->opens */
+	LIST_ENTRY(open_file) beside;		/* of the same inode, or of the
+						 * same checkpoint */
+};
+
+/* Of a kind that has allocated it, all zero but for what the kernel is told: one
+ * reference, and in no list yet. */
+void open_file_init(struct open_file *file, struct namespace *ns,
+		    const struct open_file_ops *ops, uint64_t number);
+/* It is open from now on, among others of @beside, which may be NULL. */
+void open_file_enlist(struct open_file *file, struct open_files *beside);
+void open_file_enlist_locked(struct open_file *file, struct open_files *beside);
+void open_file_hold(struct open_file *file);
+void open_file_put(struct open_file *file);
+/* The first of @beside, with one more reference; NULL: there is none. */
+struct open_file *open_file_first(struct namespace *ns,
+				  const struct open_files *beside);
 
 /*
- * The inode numbers above @after of the open files of @live, ascending and
- * each once, up to @count; returns how many. Needs the namespace's lock.
+ * The numbers above @after of the files in @beside, ascending and each once, up
+ * to @count; returns how many.
  */
-unsigned handle_inodes_locked(const struct namespace *ns,
-			      const struct live *live, uint64_t after,
-			      uint64_t *ret_inodes, unsigned count);
+unsigned open_file_numbers(struct namespace *ns,
+			   const struct open_files *beside, uint64_t after,
+			   uint64_t *ret_numbers, unsigned count);
 
-/* Close what clients had still open when the mount ended. */
-void handle_close_all(struct namespace *ns);
-void listing_close_all(struct namespace *ns);
+/* Bytes at @offset into @reply, which takes loans, until it is released; fewer
+ * at the end of the file. As ops->read. */
+int open_file_read(struct open_file *file, uint64_t size, uint64_t offset,
+		   struct reply *reply);
+
+/* A text in memory: @text is taken over, also on failure. 0 or -ENOMEM. */
+int open_file_text(struct namespace *ns, uint64_t number, struct array *text,
+		   struct open_file **ret_file);
+/* Lend what @text has from @offset on. */
+void open_file_lend(const struct array *text, uint64_t offset,
+		    struct reply *reply);
 
 #endif

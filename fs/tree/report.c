@@ -88,12 +88,12 @@ static void put_ranks(struct text *text, const struct report *report)
 	put(text, "],\n");
 }
 
-static void put_catalog(struct text *text, const struct live *live)
+static void put_catalog(struct text *text, const struct mounted *mounted)
 {
-	const struct catalog *catalog = live->checkpoint->catalog;
+	const struct catalog *catalog = mounted->checkpoint->catalog;
 
 	put(text, "  {");
-	put_string(text, "path", live->path);
+	put_string(text, "path", mounted->path);
 	put(text, ", \"tensors\": %" PRIu64 ", \"objects\": %" PRIu64
 	    ", \"files\": %" PRIu64 ", \"bytes\": %" PRIu64
 	    ", \"hash\": \"%016" PRIx64 "%016" PRIx64 "\"}",
@@ -103,19 +103,19 @@ static void put_catalog(struct text *text, const struct live *live)
 
 static void put_catalogs(struct text *text, struct namespace *ns)
 {
-	const struct live *live;
+	struct mounted *mounted;
 	bool first = true;
 
 	put(text, " \"catalogs\": [");
-	pthread_mutex_lock(&ns->nodes.lock);
-	for (live = ns->nodes.lives; live; live = live->next) {
-		if (atomic_load(&((struct live *)live)->retired))
+	pthread_mutex_lock(&ns->inodes.lock);
+	LIST_FOREACH(mounted, &ns->inodes.mounted, link) {
+		if (atomic_load(&mounted->retired))
 			continue;
 		put(text, first ? "\n" : ",\n");
 		first = false;
-		put_catalog(text, live);
+		put_catalog(text, mounted);
 	}
-	pthread_mutex_unlock(&ns->nodes.lock);
+	pthread_mutex_unlock(&ns->inodes.lock);
 	put(text, "],\n");
 }
 
@@ -256,17 +256,17 @@ static void put_peer_metrics(struct text *text, const struct report *report)
 static void put_gauges(struct text *text, const struct report *report)
 {
 	uint64_t slots = 0, quarantined = 0, catalogs = 0, bytes = 0;
-	struct nodes *nodes = &report->ns->nodes;
-	struct live *live;
+	struct inode_table *inodes = &report->ns->inodes;
+	struct mounted *mounted;
 
 	if (report->count)
 		report->count(report->context, &slots, &quarantined);
-	pthread_mutex_lock(&nodes->lock);
-	for (live = nodes->lives; live; live = live->next) {
-		catalogs += !atomic_load(&live->retired);
-		bytes += live->checkpoint->catalog->size;
+	pthread_mutex_lock(&inodes->lock);
+	LIST_FOREACH(mounted, &inodes->mounted, link) {
+		catalogs += !atomic_load(&mounted->retired);
+		bytes += mounted->checkpoint->catalog->size;
 	}
-	pthread_mutex_unlock(&nodes->lock);
+	pthread_mutex_unlock(&inodes->lock);
 	put_family(text, "ckptfs_catalogs", "gauge", "Checkpoints known.");
 	put(text, "ckptfs_catalogs %" PRIu64 "\n", catalogs);
 	put_family(text, "ckptfs_catalog_bytes", "gauge",

@@ -3,248 +3,350 @@
  * Checkpoints come and go. A folder has one of
  *
  *	nothing		no marker, or one that was refused
- *	a live one	built from what the store had at the last look
+ *	a mounted one	made from what the store had at the last look
  *
  * and a look, at most one a second, finds out whether that is still so:
  *
- *	nothing -> live		a marker has appeared, and could be read
- *	live -> live		a pin differs: the old one is retired
- *	live -> nothing		the marker is gone
+ *	nothing -> mounted	a marker has appeared, and could be read
+ *	mounted -> mounted	a pin differs: the old one is retired
+ *	mounted -> nothing	the marker is gone
  *
- * A retired checkpoint answers ESTALE, and lives on until the kernel has
- * forgotten its inodes. What was refused is not read again before its markers
- * change.
+ * What cannot be looked at just now stays as it is. A retired checkpoint lives on
+ * until the kernel has forgotten its inodes and nothing of it is open. What was
+ * refused is not read again before its markers change.
  */
-#include "fs/tree/open_file.h"
+#include "fs/tree/revalidate.h"
 
 #include "fs/log.h"
-#include "fs/tree/stored.h"
+#include "fs/tree/view_inode.h"
+#include "shard/base/clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { LOOK_INTERVAL_MS = 1000 };
+enum { LOOK_INTERVAL_MS = 1000, TRIES = 3 };
+
+/* One look at a folder. */
+struct look {
+	struct namespace *ns;
+	struct folder *folder;
+	char path[LIMIT_PATH_SIZE];	/* of it, for people */
+	struct mounted *before;		/* one hold; NULL: it had none */
+	struct checkpoint_report report;
+	uint64_t signature;		/* of the markers that are there; 0:
+					 * there are none */
+	bool current;			/* what was there before still is */
+};
+
+/* ---- what is said -------------------------------------------------------- */
 
 static const char *here(const char *path)
 {
 	return *path ? path : ".";
 }
 
-static uint64_t now_ms(void)
+static void log_report(const struct look *look, int error)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static void log_report(const struct folder *folder,
-		       const struct checkpoint_report *report, int error)
-{
-	const char *slash = *folder->path ? "/" : "";
+	const struct checkpoint_report *report = &look->report;
+	const char *slash = *look->path ? "/" : "";
 	unsigned i;
 
 	for (i = 0; i < report->notes.count; i++)
-		log_line(LOG_LEVEL_WARNING, "%s%s%s", folder->path, slash,
+		log_line(LOG_LEVEL_WARNING, "%s%s%s", look->path, slash,
 			 report->notes.line[i]);
 	if (report->notes.dropped)
 		log_line(LOG_LEVEL_WARNING, "%s: %u more like these",
-			 here(folder->path), report->notes.dropped);
+			 here(look->path), report->notes.dropped);
 	if (!error)
 		return;
-	log_line(LOG_LEVEL_ERROR, "%s%s%s: byte %llu: %s%s%s", folder->path,
+	log_line(LOG_LEVEL_ERROR, "%s%s%s: byte %llu: %s%s%s", look->path,
 		 slash, report->file,
 		 (unsigned long long)report->fault.offset,
 		 report->fault.reason ? report->fault.reason : strerror(-error),
 		 *report->fault.detail ? ": " : "", report->fault.detail);
 }
 
-static void log_hidden(const struct namespace *ns, const struct folder *folder)
+/* Is a view hidden behind something stored of its name? */
+static bool is_hidden(struct store_folder *folder, enum view view)
 {
+	struct store_found found;
+
+	return folder->store->find(folder->store,
+				   store_path_in(folder, view_names[view]),
+				   &found) == 0;
+}
+
+static void log_views(const struct look *look,
+		      const struct checkpoint *checkpoint)
+{
+	const struct namespace *ns = look->ns;
+	struct view_group group;
 	int view;
 
 	for (view = 0; view < VIEW_COUNT; view++)
-		if (stored_hides(ns, folder->path, (enum view)view))
+		if (is_hidden(checkpoint->folder, (enum view)view))
 			log_line(LOG_LEVEL_WARNING,
 				 "%s: a stored file hides the view %s",
-				 here(folder->path), view_names[view]);
-}
-
-static void log_root(const struct namespace *ns, const struct folder *folder,
-		     const struct checkpoint *checkpoint)
-{
-	struct view_group group;
-
+				 here(look->path), view_names[view]);
 	if (ns->hf_root &&
 	    !view_group_root(checkpoint->catalog, ns->hf_root, &group))
 		log_line(LOG_LEVEL_WARNING, "%s: nothing is below %s: no model in hf/",
-			 here(folder->path), ns->hf_root);
+			 here(look->path), ns->hf_root);
 }
 
-/* Of the store's own, or of the union if there is one; @live, if it is not
- * NULL, is what was there. */
-static int try_to_open(const struct namespace *ns, const struct folder *folder,
-		       const struct live *live, int fd,
-		       struct checkpoint **checkpoint,
-		       struct checkpoint_report *report)
+/* ---- looking ------------------------------------------------------------- */
+
+static int open_folder(struct namespace *ns, const struct folder *folder,
+		       struct store_folder **ret_folder)
 {
-	struct checkpoint_options options = {
-		.cache = ns->cache, .before = live ? live->checkpoint : NULL,
+	struct folder_path path;
+	int error = folder_path_init(ns, &folder->known, NULL, &path);
+
+	if (error)
+		return error;
+	error = ns->store->open_folder(ns->store, path.path, ret_folder);
+	folder_path_finish(&path);
+	return error;
+}
+
+/* The folder, and the markers in it. */
+static int find_markers(struct look *look, struct store_folder **ret_folder,
+			struct metadata_files *ret_markers)
+{
+	int error = open_folder(look->ns, look->folder, ret_folder);
+
+	if (error)
+		return error;
+	error = metadata_files_read(*ret_folder, NULL, ret_markers);
+	if (error)
+		store_folder_put(*ret_folder);
+	return error;
+}
+
+/*
+ * What is there now: 0 with a checkpoint, or without one if it is that from
+ * before, or was refused before; -ESTALE when it changed while it was read.
+ */
+static int try_once(struct look *look, struct checkpoint **ret_checkpoint)
+{
+	struct checkpoint *before =
+		look->before ? look->before->checkpoint : NULL;
+	const struct checkpoint_options options = {
+		.cache = look->ns->cache, .before = before,
 	};
+	struct metadata_files markers;
+	struct store_folder *folder;
+	int error = find_markers(look, &folder, &markers);
 
-	return ns->merger ?
-	       checkpoint_open_spread(ns->merger, ns->peers, folder->path,
-				      &options, checkpoint, report) :
-	       checkpoint_open(fd, &options, checkpoint, report);
+	look->signature = 0;
+	if (error)
+		return error;
+	metadata_files_pin(&markers, folder);
+	look->signature = metadata_files_signature(&markers);
+	look->current = before &&
+			checkpoint_is_current(before, folder, &markers,
+					      &look->folder->cursor);
+	if (!look->current && look->signature != look->folder->refused)
+		return checkpoint_open(folder, &markers, &options,
+				       ret_checkpoint, &look->report);
+	metadata_files_finish(&markers);
+	store_folder_put(folder);
+	return 0;
 }
 
-/* The checkpoint that is in @fd now, if it is one that can be read. */
-static struct checkpoint *open_checkpoint(const struct namespace *ns,
-					  struct folder *folder,
-					  const struct live *live, int fd)
+/* @error of opening what has look->signature. */
+static void take_refusal_locked(struct look *look, int error)
 {
-	struct checkpoint_report *report = malloc(sizeof(*report));
-	struct checkpoint *checkpoint = NULL;
-	uint64_t signature = ns->merger ?
-		checkpoint_spread_signature(ns->merger, folder->path, false) :
-		checkpoint_signature(fd);
-	int error = -ESTALE, tries;
+	struct store *store = look->ns->store;
 
-	if (!report || signature == 0 || signature == folder->refused)
-		goto free_report;
-	for (tries = 0; tries < 3 && error == -ESTALE; tries++)
-		error = try_to_open(ns, folder, live, fd, &checkpoint, report);
-	folder->refused = 0;
-	/* Gone, or still changing: the next look will see. What another rank
-	 * has refused, or does not tell, is said over there. */
+	/* Gone, or still changing: the next look will see. */
 	if (error == -ENOENT || error == -ESTALE || error == -ESHUTDOWN)
-		goto free_report;
-	if (ns->merger && error && !*report->file) {
-		if (error == -EBADMSG)
-			folder->refused = signature;
-		goto free_report;
-	}
-	log_report(folder, report, error);
+		return;
+	/* What another rank has refused, or does not tell, is said there. */
+	if (*look->report.file || store->is_builder(store))
+		log_report(look, error);
+	else if (error != -EBADMSG)
+		return;
 	if (error == -EBADMSG || error == -E2BIG || io_is_missing(error))
-		folder->refused = signature;
-free_report:
-	free(report);
-	return checkpoint;
+		look->folder->refused = look->signature;
+}
+
+/* Does that from before stay, since what is there now cannot be had just now? */
+static bool stays(const struct look *look, int error)
+{
+	const struct checkpoint *before =
+		look->before ? look->before->checkpoint : NULL;
+
+	if (!error || !before || checkpoint_is_stale(before))
+		return false;
+	return look->signature ? look->signature == before->signature :
+				 !io_is_missing(error);
 }
 
 /* Reads of what is open fail from now on; what the kernel has of it goes. */
-static void retire(struct namespace *ns, struct live *live)
+static void retire(struct namespace *ns, struct mounted *mounted)
 {
-	uint64_t inodes[64];
+	uint64_t numbers[64];
 	unsigned count, i;
 	uint64_t after = 0;
 
-	if (!live)
+	if (!mounted)
 		return;
 	do {
-		pthread_mutex_lock(&ns->nodes.lock);
-		count = handle_inodes_locked(ns, live, after, inodes,
-					     64);
-		pthread_mutex_unlock(&ns->nodes.lock);
+		count = open_file_numbers(ns, &mounted->opens, after, numbers,
+					  64);
 		for (i = 0; i < count && ns->drop_pages; i++)
-			ns->drop_pages(ns->drop_context, inodes[i]);
+			ns->drop_pages(ns->drop_context, numbers[i]);
 		if (count > 0)
-			after = inodes[count - 1];
+			after = numbers[count - 1];
 	} while (count == 64);
-	nodes_put_live(&ns->nodes, live);
+	inode_table_put_mounted(&ns->inodes, mounted);
 }
 
-static bool is_current(struct live *live, int fd)
+/* Returns what the folder had, with its hold, if that is retired. */
+static struct mounted *show_locked(struct look *look,
+				   struct checkpoint *checkpoint)
 {
-	struct stat status;
+	struct namespace *ns = look->ns;
+	struct mounted *mounted = NULL;
+	uint64_t base;
 
-	return live && fstat(fd, &status) == 0 &&
-	       live->device == status.st_dev && live->inode == status.st_ino &&
-	       checkpoint_is_current(live->checkpoint, &live->cursor);
-}
-
-/* Returns what is to be retired, with a reference, or NULL. */
-static struct live *look_locked(struct namespace *ns, struct folder *folder)
-{
-	struct live *live = nodes_live(&ns->nodes, folder), *old = NULL;
-	struct checkpoint *checkpoint = NULL;
-	int fd = -1;
-
-	if (!ns->merger &&
-	    io_open_folder(ns->root, here(folder->path), &fd) < 0)
-		fd = -1;
-	if (ns->merger ? live && checkpoint_is_current(live->checkpoint,
-						       &live->cursor) :
-			 fd >= 0 && is_current(live, fd))
-		goto put_live;
-	if (fd >= 0 || ns->merger)
-		checkpoint = open_checkpoint(ns, folder, live, fd);
-	/* What could not be had just now is not gone. */
-	if (ns->merger && !checkpoint && live &&
-	    checkpoint_spread_signature(ns->merger, folder->path, false) ==
-		    live->checkpoint->spread->signature &&
-	    !checkpoint_is_stale(live->checkpoint))
-		goto put_live;
-	if ((checkpoint || live) &&
-	    nodes_set_live(&ns->nodes, folder, checkpoint, &old))
-		log_line(LOG_LEVEL_ERROR, "%s: out of memory",
-			 here(folder->path));
 	if (checkpoint) {
-		log_hidden(ns, folder);
-		log_root(ns, folder, checkpoint);
+		log_views(look, checkpoint);
+		base = inode_table_reserve(&ns->inodes,
+					   mounted_inode_count(checkpoint));
+		mounted = mounted_create(checkpoint, look->path,
+					 look->folder->known.base.number,
+					 view_inode_ops, base);
+		if (!mounted)
+			log_line(LOG_LEVEL_ERROR, "%s: out of memory",
+				 here(look->path));
 	}
-put_live:
-	if (live)
-		nodes_put_live(&ns->nodes, live);
-	if (fd >= 0)
-		close(fd);
-	return old;
+	return folder_set_mounted(ns, look->folder, mounted);
+}
+
+static struct mounted *look_locked(struct look *look)
+{
+	struct checkpoint *checkpoint = NULL;
+	int error = -ESTALE, tries;
+
+	for (tries = 0; tries < TRIES && error == -ESTALE; tries++)
+		error = try_once(look, &checkpoint);
+	if (look->current || stays(look, error))
+		return NULL;
+	if (checkpoint || error) {
+		look->folder->refused = 0;
+		if (checkpoint)
+			log_report(look, 0);
+		else
+			take_refusal_locked(look, error);
+	}
+	return show_locked(look, checkpoint);
 }
 
 static bool is_stale(struct namespace *ns, struct folder *folder)
 {
-	struct live *live = nodes_live(&ns->nodes, folder);
+	struct mounted *mounted = folder_mounted(ns, folder);
 	bool stale;
 
-	if (!live)
+	if (!mounted)
 		return false;
-	stale = checkpoint_is_stale(live->checkpoint);
-	nodes_put_live(&ns->nodes, live);
+	stale = checkpoint_is_stale(mounted->checkpoint);
+	inode_table_put_mounted(&ns->inodes, mounted);
 	return stale;
 }
 
-static void look(struct namespace *ns, struct folder *folder, bool again)
+/* Returns what is to be retired, with its hold, or NULL. */
+static struct mounted *start_look_locked(struct namespace *ns,
+					 struct folder *folder)
 {
-	struct live *old = NULL;
-	uint64_t now = now_ms();
+	struct look *look = calloc(1, sizeof(*look));
+	struct mounted *old = NULL;
+
+	if (!look) {
+		log_line(LOG_LEVEL_ERROR, "looking at a folder: out of memory");
+		return NULL;
+	}
+	look->ns = ns;
+	look->folder = folder;
+	look->before = folder_mounted(ns, folder);
+	if (folder_name(ns, folder, look->path) == 0)
+		old = look_locked(look);
+	if (look->before)
+		inode_table_put_mounted(&ns->inodes, look->before);
+	folder->looked_ms = clock_coarse_ms();
+	free(look);
+	return old;
+}
+
+/* Dropping pages waits for reads of them, which may be waiting for a thread that
+ * wants the lock: what is retired is, after that. */
+void revalidate(struct namespace *ns, struct folder *folder)
+{
+	struct mounted *old = NULL;
 
 	pthread_mutex_lock(&folder->look_lock);
-	if (again || folder->looked_ms == 0 ||
-	    now - folder->looked_ms >= LOOK_INTERVAL_MS ||
-	    is_stale(ns, folder)) {
-		old = look_locked(ns, folder);
-		folder->looked_ms = now_ms();
-	}
+	if (folder->looked_ms == 0 ||
+	    clock_coarse_ms() - folder->looked_ms >= LOOK_INTERVAL_MS ||
+	    is_stale(ns, folder))
+		old = start_look_locked(ns, folder);
 	pthread_mutex_unlock(&folder->look_lock);
-	/* Dropping pages waits for reads of them, which may be waiting for a
-	 * thread that wants the lock. */
 	retire(ns, old);
 }
 
-void namespace_look(struct namespace *ns, struct folder *folder)
+/* What the ranks have now. */
+static void refresh(struct namespace *ns, struct folder *folder)
 {
-	look(ns, folder, false);
+	struct store_folder *now;
+	struct store_list *list;
+
+	if (open_folder(ns, folder, &now))
+		return;
+	if (ns->store->list(now, true, &list) == 0)
+		store_list_put(list);
+	store_folder_put(now);
 }
 
-void namespace_look_again(struct namespace *ns, struct folder *folder)
+void revalidate_now(struct namespace *ns, struct folder *folder)
 {
-	struct merged *merged;
+	struct mounted *old;
 
-	if (ns->merger && merger_get(ns->merger, folder->path, true,
-				     &merged) == 0)
-		merged_put(merged);
-	look(ns, folder, true);
+	refresh(ns, folder);
+	pthread_mutex_lock(&folder->look_lock);
+	old = start_look_locked(ns, folder);
+	pthread_mutex_unlock(&folder->look_lock);
+	retire(ns, old);
+}
+
+/* What is known of @signature: as revalidate_for. */
+static int recall(struct namespace *ns, struct folder *folder,
+		  uint64_t signature, struct mounted **ret_mounted)
+{
+	struct mounted *mounted = folder_mounted(ns, folder);
+	bool refused;
+
+	if (mounted && mounted->checkpoint->signature == signature) {
+		*ret_mounted = mounted;
+		return 0;
+	}
+	if (mounted)
+		inode_table_put_mounted(&ns->inodes, mounted);
+	pthread_mutex_lock(&folder->look_lock);
+	refused = folder->refused == signature;
+	pthread_mutex_unlock(&folder->look_lock);
+	return refused ? -EBADMSG : -ESTALE;
+}
+
+int revalidate_for(struct namespace *ns, struct folder *folder,
+		   uint64_t signature, struct mounted **ret_mounted)
+{
+	int error;
+
+	revalidate(ns, folder);
+	error = recall(ns, folder, signature, ret_mounted);
+	if (error != -ESTALE)
+		return error;
+	revalidate_now(ns, folder);
+	return recall(ns, folder, signature, ret_mounted);
 }

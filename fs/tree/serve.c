@@ -8,8 +8,11 @@
 #include "fs/tree/serve.h"
 
 #include "fs/log.h"
-#include "fs/tree/stored.h"
-#include "shard/store/folder_store.h"
+#include "fs/tree/folder_inode.h"
+#include "fs/tree/revalidate.h"
+#include "shard/base/clock.h"
+#include "shard/store/folder_records.h"
+#include "shard/store/union_store.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,8 +29,8 @@ static int serve_list(void *context, uint32_t of, const char *path,
 	struct array list = { .data = NULL };
 	size_t after_size = strlen(after), position = 0, begin = 0, end = 0;
 	struct stored stored;
-	int error = of == PEERS_OWN ? store_list(ns->root, path, &list) :
-		    merger_recall(ns->merger, path, of, &list);
+	int error = of == PEERS_OWN ? folder_records_list(ns->root, path, &list) :
+		    union_store_recall(ns->store, path, of, &list);
 
 	while (!error && stored_entry_next(list.data, list.size, &position,
 					   &stored)) {
@@ -56,7 +59,7 @@ static int serve_status(void *context, const char *path, struct array *out)
 {
 	struct namespace *ns = context;
 
-	return store_status(ns->root, path, out);
+	return folder_records_status(ns->root, path, out);
 }
 
 /* Is what was opened what is wanted? */
@@ -76,7 +79,7 @@ static int open_range(struct namespace *ns, const struct file_range *range,
 		      int *ret_fd)
 {
 	struct stat status;
-	int fd, error = store_open(ns->root, range->path, &fd, &status);
+	int fd, error = folder_records_open(ns->root, range->path, &fd, &status);
 
 	if (error)
 		return io_is_missing(error) ? -ESTALE : error;
@@ -98,7 +101,7 @@ static int serve_digest(void *context, const struct file_range *range,
 	if (range->pin.size > LIMIT_COMPARE_SIZE)
 		error = -E2BIG;
 	else
-		error = store_digest(fd, range->pin.size, ret_hash);
+		error = folder_records_digest(fd, range->pin.size, ret_hash);
 	close(fd);
 	return error;
 }
@@ -128,7 +131,7 @@ static int serve_file(void *context, const struct file_range *range,
 		      void *buffer, size_t *ret_size)
 {
 	struct namespace *ns = context;
-	uint64_t began = counters_now();
+	uint64_t began = clock_ns();
 	struct stat status;
 	int fd, error = open_range(ns, range, &fd);
 
@@ -147,10 +150,10 @@ static int serve_file(void *context, const struct file_range *range,
 /* ---- catalogs ------------------------------------------------------------ */
 
 /* The folder, which stays for a while: what was found out about it would be
- * gone with the last reference. */
+ * gone with the last hold. The caller puts it. */
 static struct folder *keep_folder(struct namespace *ns, const char *path)
 {
-	struct folder *folder = nodes_get_folder(&ns->nodes, path), *old = NULL;
+	struct folder *folder = folder_inode_walk(ns, path), *old = NULL;
 	unsigned i;
 
 	if (!folder)
@@ -161,47 +164,13 @@ static struct folder *keep_folder(struct namespace *ns, const char *path)
 	if (i == NAMESPACE_KEPT) {
 		i = ns->kept_next++ % NAMESPACE_KEPT;
 		old = ns->kept[i];
-		ns->kept[i] = nodes_get_folder(&ns->nodes, path);
+		ns->kept[i] = folder;
+		folder_hold(ns, folder);
 	}
 	pthread_mutex_unlock(&ns->kept_lock);
 	if (old)
-		nodes_put_folder(&ns->nodes, old);
+		folder_put(ns, old);
 	return folder;
-}
-
-static bool has_signature(const struct live *live, uint64_t signature)
-{
-	return live && live->checkpoint->spread->signature == signature;
-}
-
-/* The live checkpoint that was made from what @signature says. */
-static struct live *find_live(struct namespace *ns, struct folder *folder,
-			      uint64_t signature)
-{
-	struct live *live;
-
-	namespace_look(ns, folder);
-	live = nodes_live(&ns->nodes, folder);
-	if (has_signature(live, signature) || folder->refused == signature)
-		return live;
-	if (live)
-		nodes_put_live(&ns->nodes, live);
-	namespace_look_again(ns, folder);
-	return nodes_live(&ns->nodes, folder);
-}
-
-/* As it was made: whose the files are is for each rank to find out. */
-static void clear_ranks(const struct catalog *catalog, uint64_t begin,
-			uint64_t end, unsigned char *buffer)
-{
-	const uint64_t each = sizeof(struct catalog_file);
-	uint64_t first = catalog->files + offsetof(struct catalog_file, rank);
-	uint64_t i = begin > first + 4 ? (begin - first - 4) / each : 0, j;
-
-	for (; i < catalog->file_count && first + i * each < end; i++)
-		for (j = first + i * each; j < first + i * each + 4; j++)
-			if (j >= begin && j < end)
-				buffer[j - begin] = 0;
 }
 
 static int copy_part(const struct catalog *catalog, uint64_t offset,
@@ -212,9 +181,24 @@ static int copy_part(const struct catalog *catalog, uint64_t offset,
 	if (size > catalog->size - offset)
 		size = catalog->size - offset;
 	memcpy(buffer, (const char *)catalog + offset, size);
-	clear_ranks(catalog, offset, offset + size, buffer);
 	*ret_size = size;
 	return 0;
+}
+
+static int find_catalog(struct namespace *ns, struct folder *folder,
+			const struct catalog_wanted *wanted,
+			struct mounted **ret_mounted)
+{
+	if (!wanted->kept)
+		return revalidate_for(ns, folder, wanted->signature,
+				      ret_mounted);
+	*ret_mounted = folder_mounted(ns, folder);
+	if (!*ret_mounted)
+		return -ESTALE;
+	if ((*ret_mounted)->checkpoint->signature == wanted->signature)
+		return 0;
+	inode_table_put_mounted(&ns->inodes, *ret_mounted);
+	return -ESTALE;
 }
 
 static int serve_catalog(void *context, const struct catalog_part *part,
@@ -222,25 +206,43 @@ static int serve_catalog(void *context, const struct catalog_part *part,
 			 uint64_t *ret_total)
 {
 	struct namespace *ns = context;
-	struct folder *folder = keep_folder(ns, part->path);
-	struct live *live;
-	int error = -ESTALE;
+	struct folder *folder = keep_folder(ns, part->wanted.path);
+	struct mounted *mounted;
+	int error;
 
 	if (!folder)
 		return -ENOMEM;
-	live = part->kept ? nodes_live(&ns->nodes, folder) :
-			    find_live(ns, folder, part->signature);
-	if (has_signature(live, part->signature)) {
-		*ret_total = live->checkpoint->catalog->size;
-		error = copy_part(live->checkpoint->catalog, part->offset,
-				  buffer, size, ret_size);
-	} else if (!live && folder->refused == part->signature) {
-		error = -EBADMSG;
-	}
-	if (live)
-		nodes_put_live(&ns->nodes, live);
-	nodes_put_folder(&ns->nodes, folder);
+	error = find_catalog(ns, folder, &part->wanted, &mounted);
+	folder_put(ns, folder);
+	if (error)
+		return error;
+	*ret_total = mounted->checkpoint->catalog->size;
+	error = copy_part(mounted->checkpoint->catalog, part->offset, buffer,
+			  size, ret_size);
+	inode_table_put_mounted(&ns->inodes, mounted);
 	return error;
+}
+
+/* The one that @id means and that is not retired, with one hold, or NULL. */
+static struct mounted *find_id(struct namespace *ns,
+			       const struct catalog_id *id)
+{
+	struct mounted *mounted;
+
+	pthread_mutex_lock(&ns->inodes.lock);
+	LIST_FOREACH(mounted, &ns->inodes.mounted, link) {
+		const struct catalog *catalog = mounted->checkpoint->catalog;
+
+		if (catalog->hash[0] == id->hash[0] &&
+		    catalog->hash[1] == id->hash[1] &&
+		    catalog_folder(mounted->path) == id->folder &&
+		    !atomic_load(&mounted->retired))
+			break;
+	}
+	if (mounted)
+		mounted->holds++;
+	pthread_mutex_unlock(&ns->inodes.lock);
+	return mounted;
 }
 
 static int serve_learn(void *context, const char *path, const uint64_t hash[2])
@@ -250,28 +252,29 @@ static int serve_learn(void *context, const char *path, const uint64_t hash[2])
 	const struct catalog_id id = {
 		.hash = { hash[0], hash[1] }, .folder = catalog_folder(path),
 	};
-	struct live *live;
+	struct mounted *mounted;
 
 	if (!folder)
 		return -ENOMEM;
 	/* It may be known, with files that were there before. */
-	namespace_look_again(ns, folder);
-	live = nodes_find_id(&ns->nodes, &id);
-	nodes_put_folder(&ns->nodes, folder);
-	if (!live)
+	revalidate_now(ns, folder);
+	mounted = find_id(ns, &id);
+	folder_put(ns, folder);
+	if (!mounted)
 		return -ESTALE;
-	nodes_put_live(&ns->nodes, live);
+	inode_table_put_mounted(&ns->inodes, mounted);
 	return 0;
 }
 
 /* ---- shards -------------------------------------------------------------- */
 
 /* Is the piece one of a shard that this rank has? Sets its bytes. */
-static int check_piece(const struct namespace *ns, const struct live *live,
+static int check_piece(const struct namespace *ns, const struct mounted *mounted,
 		       const struct catalog_entry *entry,
 		       const struct piece *piece, uint64_t pin)
 {
-	const struct checkpoint *c = live->checkpoint;
+	const struct checkpoint *c = mounted->checkpoint;
+	const struct replica *own;
 	uint32_t file;
 	struct box box;
 	unsigned i;
@@ -285,32 +288,31 @@ static int check_piece(const struct namespace *ns, const struct live *live,
 			return -EINVAL;
 	file = catalog_shard(c->catalog, entry, piece->shard)->file;
 	/* It, or we, have not seen yet that the file is another one. */
-	if (c->spread->ranks[file] != ns->peers->rank ||
-	    pin_hash(&c->pins[file]) != pin)
-		return -ENODATA;
-	return 0;
+	own = placement_local(c->placement, file);
+	return own && own->rank == ns->peers->rank &&
+	       pin_hash(&own->pin) == pin ? 0 : -ENODATA;
 }
 
-static void log_fault(const struct live *live,
+static void log_fault(const struct mounted *mounted,
 		      const struct catalog_entry *entry,
 		      const struct reply *reply)
 {
 	const struct fault *fault = &reply->fault;
 
 	log_line(LOG_LEVEL_ERROR, "%s%s%.*s: %s: byte %llu: %s%s%s",
-		 live->path, *live->path ? "/" : "",
+		 mounted->path, *mounted->path ? "/" : "",
 		 entry->name_size > 256 ? 256 : (int)entry->name_size,
-		 catalog_text(live->checkpoint->catalog, entry->name),
+		 catalog_text(mounted->checkpoint->catalog, entry->name),
 		 reply->fault_file, (unsigned long long)fault->offset,
 		 fault->reason, *fault->detail ? ": " : "", fault->detail);
 }
 
 /* One piece, dense, behind the base of the reply. */
-static int read_piece(const struct live *live,
+static int read_piece(const struct mounted *mounted,
 		      const struct catalog_entry *entry,
 		      const struct piece *wanted, struct reply *reply)
 {
-	struct source *source = checkpoint_local_source(live->checkpoint);
+	struct source *source = checkpoint_local_source(mounted->checkpoint);
 	struct box dense = { .ndim = entry->ndim };
 	struct piece piece = *wanted;
 	struct plan plan;
@@ -319,20 +321,20 @@ static int read_piece(const struct live *live,
 	memcpy(dense.size, piece.count, sizeof(dense.size));
 	memset(dense.offset, 0, sizeof(dense.offset));
 	piece.target = 0;
-	plan_init(&plan, live->checkpoint->catalog, entry, &dense, 0, 0);
+	plan_init(&plan, mounted->checkpoint->catalog, entry, &dense, 0, 0);
 	error = source->read(source, &plan, &piece, 1, reply);
 	if (reply->fault.error) {
-		log_fault(live, entry, reply);
+		log_fault(mounted, entry, reply);
 		reply->fault.error = 0;
 	}
 	return error;
 }
 
-static int read_pieces(const struct namespace *ns, const struct live *live,
+static int read_pieces(const struct namespace *ns, const struct mounted *mounted,
 		       const struct piece_request *request,
 		       struct reply *reply, size_t *ret_size)
 {
-	const struct catalog *catalog = live->checkpoint->catalog;
+	const struct catalog *catalog = mounted->checkpoint->catalog;
 	const struct catalog_entry *entry =
 		catalog_entry(catalog, request->entry);
 	uint64_t element = dtype_info((enum dtype)entry->dtype)->size;
@@ -344,14 +346,14 @@ static int read_pieces(const struct namespace *ns, const struct live *live,
 		const struct piece *piece = &request->pieces[i];
 		uint64_t bytes = element;
 
-		error = check_piece(ns, live, entry, piece, request->pins[i]);
+		error = check_piece(ns, mounted, entry, piece, request->pins[i]);
 		for (j = 0; j < entry->ndim; j++)
 			bytes *= piece->count[j];
 		if (!error && bytes > reply->size - size)
 			error = -E2BIG;
 		reply->base = size;
 		if (!error)
-			error = read_piece(live, entry, piece, reply);
+			error = read_piece(mounted, entry, piece, reply);
 		size += bytes;
 	}
 	*ret_size = size;
@@ -362,19 +364,18 @@ static int serve_pieces(void *context, const struct piece_request *request,
 			struct reply *reply, size_t *ret_size)
 {
 	struct namespace *ns = context;
-	struct live *live = nodes_find_id(&ns->nodes, &request->id);
-	uint64_t began = counters_now();
+	struct mounted *mounted = find_id(ns, &request->id);
+	uint64_t began = clock_ns();
 	const struct catalog *catalog;
 	int error = -EINVAL;
 
 	/* It is to learn it first. */
-	if (!live)
+	if (!mounted)
 		return -ENODATA;
-	catalog = live->checkpoint->catalog;
-	if (live->checkpoint->spread &&
-	    request->entry < catalog->tensor_count + catalog->object_count)
-		error = read_pieces(ns, live, request, reply, ret_size);
-	nodes_put_live(&ns->nodes, live);
+	catalog = mounted->checkpoint->catalog;
+	if (request->entry < catalog->tensor_count + catalog->object_count)
+		error = read_pieces(ns, mounted, request, reply, ret_size);
+	inode_table_put_mounted(&ns->inodes, mounted);
 	counters_add(&ns->counters.reads[COUNTERS_SERVED],
 		     error ? 0 : *ret_size, error, began);
 	return error;

@@ -265,9 +265,12 @@ static int append_text(struct array *out, const char *text)
 	return array_append(out, text, strlen(text));
 }
 
-int view_attribute(const struct catalog *catalog, const struct view_file *file,
-		   const char *name, struct array *out)
+int view_attribute(const struct checkpoint *checkpoint,
+		   const struct view_file *file, const char *name,
+		   struct array *out)
 {
+	const struct owned_catalog owned = checkpoint_owned(checkpoint);
+	const struct catalog *catalog = checkpoint->catalog;
 	const struct catalog_entry *entry =
 		catalog_entry(catalog, file->entry);
 	struct box written;
@@ -294,7 +297,7 @@ int view_attribute(const struct catalog *catalog, const struct view_file *file,
 		catalog_written(catalog, entry, &file->selection, &written);
 		return catalog_json_shape(&written, out);
 	}
-	return catalog_json_shards(catalog, entry,
+	return catalog_json_shards(&owned, entry,
 				   file->slice ? &file->selection : NULL,
 				   LIMIT_XATTR_SIZE, out);
 }
@@ -392,15 +395,17 @@ static int write_all(int fd, const struct array *text)
 }
 
 /* Lines are written out as they are made: a catalog may have many. */
-static int print_tensors(const struct catalog *catalog, int fd)
+static int print_tensors(const struct checkpoint *checkpoint, int fd)
 {
+	const struct owned_catalog owned = checkpoint_owned(checkpoint);
+	const struct catalog *catalog = checkpoint->catalog;
 	uint64_t budget = LIMIT_JSON_FACTOR * catalog->size + LIMIT_JSON_SLACK;
 	struct array text = { .data = NULL };
 	uint64_t i;
 	int error = array_append(&text, "[\n", 2);
 
 	for (i = 0; i < catalog->tensor_count && !error; i++) {
-		error = catalog_json_tensor(catalog, i, budget, &text);
+		error = catalog_json_tensor(&owned, i, budget, &text);
 		if (!error)
 			error = i + 1 < catalog->tensor_count ?
 				array_append(&text, ",\n", 2) :
@@ -421,7 +426,7 @@ static int print_tensors(const struct catalog *catalog, int fd)
 	return error;
 }
 
-int view_tensors_json(const struct catalog *catalog, int *ret_fd,
+int view_tensors_json(const struct checkpoint *checkpoint, int *ret_fd,
 		      uint64_t *ret_size)
 {
 	int fd = memfd_create("tensors.json", MFD_CLOEXEC), error;
@@ -429,7 +434,7 @@ int view_tensors_json(const struct catalog *catalog, int *ret_fd,
 
 	if (fd < 0)
 		return -errno;
-	error = print_tensors(catalog, fd);
+	error = print_tensors(checkpoint, fd);
 	if (error) {
 		close(fd);
 		return error;

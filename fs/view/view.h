@@ -76,8 +76,9 @@ bool view_is_attribute(const char *name);
  * The value of the extended attribute @name (with "user.ckptfs.") of @file,
  * appended to @out. 0, -ENODATA, -E2BIG beyond 64 KiB, -ENOMEM.
  */
-int view_attribute(const struct catalog *catalog, const struct view_file *file,
-		   const char *name, struct array *out);
+int view_attribute(const struct checkpoint *checkpoint,
+		   const struct view_file *file, const char *name,
+		   struct array *out);
 /* The names of its attributes, each terminated. */
 int view_attributes(const struct view_file *file, struct array *out);
 
@@ -96,7 +97,7 @@ int view_object_json(const struct checkpoint *checkpoint, uint64_t entry,
 
 /* tensors.json as an unlinked file in memory: a descriptor that the caller
  * closes, and its size in bytes. 0 or -errno. */
-int view_tensors_json(const struct catalog *catalog, int *ret_fd,
+int view_tensors_json(const struct checkpoint *checkpoint, int *ret_fd,
 		      uint64_t *ret_size);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/base/io.h"
 
+#include "shard/base/limits.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -189,6 +191,30 @@ int io_read(int fd, void *buffer, size_t size, uint64_t offset)
 	return 0;
 }
 
+int io_open_parent(int folder, const char *path, struct io_parent *ret_parent)
+{
+	const char *slash = strrchr(path, '/');
+	char copy[LIMIT_PATH_SIZE];
+
+	*ret_parent = (struct io_parent){ .fd = folder,
+					  .name = *path ? path : "." };
+	if (!slash)
+		return 0;
+	if (slash - path >= (ptrdiff_t)sizeof(copy))
+		return -ENAMETOOLONG;
+	memcpy(copy, path, (size_t)(slash - path));
+	copy[slash - path] = '\0';
+	ret_parent->opened = true;
+	ret_parent->name = slash + 1;
+	return io_open_folder(folder, copy, &ret_parent->fd);
+}
+
+void io_close_parent(const struct io_parent *parent)
+{
+	if (parent->opened)
+		close(parent->fd);
+}
+
 bool io_is_in_memory(int folder)
 {
 	struct statfs status;
@@ -197,7 +223,8 @@ bool io_is_in_memory(int folder)
 	       (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
 }
 
-/* One call. A file system that cannot be told not to block may do so. */
+/* One call; 0 at the end of the file. A file system that cannot be told not to
+ * block may do so. */
 static ssize_t read_some(const struct io_file *file,
 			 const struct iovec *vectors, unsigned count,
 			 uint64_t offset)
@@ -211,7 +238,27 @@ static ssize_t read_some(const struct io_file *file,
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return flags && errno == EOPNOTSUPP ? -EAGAIN : -errno;
-	return got > 0 ? got : -EIO;
+	return got;
+}
+
+int io_read_up_to(const struct io_file *file, void *buffer, size_t size,
+		  uint64_t offset, uint64_t *ret_done)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		const struct iovec rest = { (char *)buffer + done,
+					    size - done };
+		ssize_t got = read_some(file, &rest, 1, offset + done);
+
+		if (got < 0)
+			return (int)got;
+		if (got == 0)
+			break;
+		done += (size_t)got;
+	}
+	*ret_done = done;
+	return 0;
 }
 
 int io_read_vectors(const struct io_file *file, struct iovec *vectors,
@@ -220,8 +267,8 @@ int io_read_vectors(const struct io_file *file, struct iovec *vectors,
 	while (count > 0) {
 		ssize_t got = read_some(file, vectors, count, offset);
 
-		if (got < 0)
-			return (int)got;
+		if (got <= 0)
+			return got < 0 ? (int)got : -EIO;
 		offset += (uint64_t)got;
 		while (count > 0 && (size_t)got >= vectors->iov_len) {
 			got -= (ssize_t)vectors->iov_len;

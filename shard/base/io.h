@@ -37,6 +37,18 @@ bool io_is_missing(int error);
 /* Open the folder @path below @folder, on whatever file system. */
 int io_open_folder(int folder, const char *path, int *ret_fd);
 
+/* The folder that something lies in, and its name there; "." is itself. */
+struct io_parent {
+	int fd;
+	bool opened;		/* to be closed, by io_close_parent */
+	const char *name;	/* borrowed from the path */
+};
+
+/* That of @path below @folder; "" is @folder itself. 0 or -errno; then there
+ * is nothing to close. */
+int io_open_parent(int folder, const char *path, struct io_parent *ret_parent);
+void io_close_parent(const struct io_parent *parent);
+
 /* How a file is read. */
 struct io_file {
 	int fd;
@@ -47,6 +59,10 @@ struct io_file {
 /* Do the pages of files of @folder never leave memory (tmpfs)? The kernel
  * cannot be told there not to block, and need not be. */
 bool io_is_in_memory(int folder);
+
+/* Up to @size bytes, fewer only at the end of the file. 0 or -errno. */
+int io_read_up_to(const struct io_file *file, void *buffer, size_t size,
+		  uint64_t offset, uint64_t *ret_done);
 
 /* Full or an error: -EIO when the file ends before. */
 int io_read(int fd, void *buffer, size_t size, uint64_t offset);

@@ -85,14 +85,6 @@ const struct catalog_file *catalog_file(const struct catalog *catalog,
 	return (const struct catalog_file *)at(catalog, catalog->files) + index;
 }
 
-void catalog_set_rank(struct catalog *catalog, uint64_t index, uint32_t rank)
-{
-	struct catalog_file *files =
-		(void *)((char *)catalog + catalog->files);
-
-	files[index].rank = rank;
-}
-
 const char *catalog_transforms(const struct catalog *catalog,
 			       const struct catalog_shard *shard,
 			       size_t *ret_size)

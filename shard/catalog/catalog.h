@@ -99,9 +99,7 @@ struct catalog_file {
 	uint64_t path;		/* offset in the blob; NUL terminated, relative
 				 * to the checkpoint's folder */
 	uint32_t path_size;
-	uint32_t rank;		/* the daemon's rank that has it: set by whoever
-				 * uses the catalog, and 0 in what is hashed and
-				 * sent */
+	uint32_t reserved;	/* 0 */
 };
 
 /* The start of the blob. Offsets are bytes from here, multiples of 8. */
@@ -136,8 +134,6 @@ const struct catalog_shard *catalog_shard_at(const struct catalog *catalog,
 					     uint64_t index);
 const struct catalog_file *catalog_file(const struct catalog *catalog,
 					uint64_t index);
-/* Say which daemon's rank has a file, before anybody else uses the catalog. */
-void catalog_set_rank(struct catalog *catalog, uint64_t index, uint32_t rank);
 /* Bytes at @offset of the blob. */
 const char *catalog_text(const struct catalog *catalog, uint64_t offset);
 

@@ -132,9 +132,9 @@ static int check_file(struct catalog_checker *checker,
 {
 	const char *path;
 
-	if (file->rank != 0)
+	if (file->reserved != 0)
 		return catalog_checker_refuse(checker, file,
-					      "file of a rank");
+					      "reserved bytes of a file");
 	if (file->path_size > LIMIT_PATH_SIZE ||
 	    !catalog_checker_text(checker, file->path,
 				  (uint64_t)file->path_size + 1))

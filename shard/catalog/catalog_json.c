@@ -49,15 +49,16 @@ static struct json_object *make_box(const struct box *box, bool *failed)
 	return object;
 }
 
-static struct json_object *make_shard(const struct catalog *catalog,
+static struct json_object *make_shard(const struct owned_catalog *owned,
 				      const struct catalog_shard *shard,
 				      const struct box *box, bool *failed)
 {
+	const struct catalog *catalog = owned->catalog;
 	const struct catalog_file *file = catalog_file(catalog, shard->file);
 	struct json_object *object = json_object_new_object();
 
 	add(object, "box", make_box(box, failed), failed);
-	add(object, "rank", json_object_new_uint64(file->rank), failed);
+	add(object, "rank", json_object_new_uint64(owned->owners[shard->file]), failed);
 	add(object, "file",
 	    json_text_name(catalog_text(catalog, file->path), file->path_size),
 	    failed);
@@ -75,11 +76,12 @@ int catalog_json_shape(const struct box *shape, struct array *out)
 	return json_text_append(out, sizes, failed);
 }
 
-static int append_shards(const struct catalog *catalog,
-			 const struct catalog_entry *entry,
-			 const struct box *selection, uint64_t limit,
-			 struct array *out)
+int catalog_json_shards(const struct owned_catalog *owned,
+			const struct catalog_entry *entry,
+			const struct box *selection, size_t limit,
+			struct array *out)
 {
+	const struct catalog *catalog = owned->catalog;
 	uint64_t i;
 	size_t start = out->size;
 	struct box box, common;
@@ -97,21 +99,13 @@ static int append_shards(const struct catalog *catalog,
 		first = false;
 		if (error)
 			break;
-		shard = make_shard(catalog, catalog_shard(catalog, entry, i),
+		shard = make_shard(owned, catalog_shard(catalog, entry, i),
 				   &box, &failed);
 		error = json_text_append(out, shard, failed);
 		if (!error && limit && out->size - start >= limit)
 			error = -E2BIG;
 	}
 	return error ? error : array_append(out, "]", 1);
-}
-
-int catalog_json_shards(const struct catalog *catalog,
-			const struct catalog_entry *entry,
-			const struct box *selection, size_t limit,
-			struct array *out)
-{
-	return append_shards(catalog, entry, selection, limit, out);
 }
 
 static struct json_object *make_holes(const struct catalog *catalog,
@@ -166,9 +160,10 @@ static struct json_object *make_tensor(const struct catalog *catalog,
 	return object;
 }
 
-int catalog_json_tensor(const struct catalog *catalog, uint64_t index,
+int catalog_json_tensor(const struct owned_catalog *owned, uint64_t index,
 			uint64_t limit, struct array *out)
 {
+	const struct catalog *catalog = owned->catalog;
 	const struct catalog_entry *entry = catalog_entry(catalog, index);
 	bool failed = false;
 	struct json_object *object = make_tensor(catalog, entry, &failed);
@@ -179,6 +174,6 @@ int catalog_json_tensor(const struct catalog *catalog, uint64_t index,
 	out->size--; /* the closing brace */
 	error = array_append(out, ",\"shards\":", 10);
 	if (!error)
-		error = append_shards(catalog, entry, NULL, limit, out);
+		error = catalog_json_shards(owned, entry, NULL, limit, out);
 	return error ? error : array_append(out, "}", 1);
 }

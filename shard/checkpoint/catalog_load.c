@@ -6,85 +6,52 @@
 #include "shard/safetensors/hf.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-struct catalog_load {
-	struct checkpoint *checkpoint;
+/* A catalog that is made. */
+struct loading {
+	struct store_folder *folder;		/* borrowed, as are the three */
+	struct metadata_files *markers;
 	struct checkpoint_report *report;
+	bool named;
 	struct catalog_builder *builder;	/* owned */
 	struct dcp_file *metadata;		/* owned, with their data */
 	struct hf_file *files;			/* owned, with their headers */
 	unsigned file_count;
-	struct array index;			/* text */
+	struct array index;			/* owned: text */
 	uint64_t header_size;			/* of all files, bytes */
 };
 
-int catalog_load_refuse(struct checkpoint_report *report, const char *file,
-			int error, const char *reason)
-{
-	if (reason)
-		fault_set(&report->fault, error, 0, reason);
-	snprintf(report->file, sizeof(report->file), "%s", file);
-	return error;
-}
-
-static int refuse(struct catalog_load *l, const struct metadata_file *marker,
+static int refuse(struct loading *l, const struct metadata_file *marker,
 		  int error, const char *reason)
 {
-	return catalog_load_refuse(l->report, marker->name, error, reason);
+	return checkpoint_report_refuse(l->report, marker->name, error,
+					reason);
 }
 
 /* ---- one marker ---------------------------------------------------------- */
 
-/* An open marker. */
-struct opened {
-	int fd;
-	struct pin pin;		/* of what is open: a copy, perhaps */
-};
-
-/* Open a marker and pin it: all of it, or its header. -ENOENT: it is gone
- * since it was listed. */
-static int open_marker(struct catalog_load *l, struct metadata_file *marker,
-		       bool whole, struct opened *ret)
+/* Open a marker and pin it; what is known of it already must be true. -ENOENT:
+ * it is gone since it was listed. */
+static int open_marker(struct loading *l, struct metadata_file *marker,
+		       struct stored_file **ret_file)
 {
-	struct checkpoint *c = l->checkpoint;
-	struct stat status, opened;
-	int error = c->spread ?
-		    spread_open(c->spread, marker->name, &marker->pin, whole,
-				&ret->fd, &status) :
-		    io_open(c->folder, marker->name, &ret->fd, &status);
+	struct store *store = l->folder->store;
+	struct stored_file *file;
+	int error = store->open_in(l->folder, marker->name, &file);
 
-	if (!error && fstat(ret->fd, &opened) < 0) {
-		error = -errno;
-		close(ret->fd);
-	}
 	if (error)
 		return error;
-	ret->pin = pin_from_stat(&opened);
-	marker->pin = pin_from_stat(&status);
-	if (c->status.st_ino == 0)
-		c->status = status;
-	return 0;
-}
-
-/* Close it; -ESTALE when it is not what it was. */
-static int close_marker(const struct opened *opened)
-{
-	struct stat after;
-	struct pin pin;
-	int error = 0;
-
-	if (fstat(opened->fd, &after) == 0) {
-		pin = pin_from_stat(&after);
-		if (!pin_equal(&pin, &opened->pin))
-			error = -ESTALE;
+	if (marker->owner.pin.inode != 0 &&
+	    !pin_same_bytes(&marker->owner.pin, &file->pin)) {
+		file->close(file);
+		return -ESTALE;
 	}
-	close(opened->fd);
-	return error;
+	marker->owner.pin = file->pin;
+	marker->unused = false;
+	*ret_file = file;
+	return 0;
 }
 
 /* What may be read as a whole. */
@@ -100,74 +67,73 @@ static const struct text_rule pickle_rule = {
 };
 static const struct text_rule index_rule = { LIMIT_SAFETENSORS_HEADER, -1, "" };
 
-static int read_text(struct catalog_load *l, const struct metadata_file *marker,
-		     int fd, const struct text_rule *rule, void **ret_data)
+static int read_text(struct loading *l, const struct metadata_file *marker,
+		     const struct input *input, const struct text_rule *rule,
+		     void **ret_data)
 {
-	uint64_t size = marker->pin.size;
 	unsigned char first = 0;
 	void *data;
 	int error = 0;
 
-	if (size > rule->limit)
+	if (input->size > rule->limit)
 		return refuse(l, marker, -E2BIG, "the file is too large");
-	if (size > 0)
-		error = io_read(fd, &first, 1, 0);
+	if (input->size > 0)
+		error = input->read(input, &first, 1, 0);
+	if (error == -ESTALE)
+		return error;
 	if (error)
 		return refuse(l, marker, error, "reading failed");
 	if (rule->first >= 0 && first != rule->first)
 		return refuse(l, marker, -EBADMSG, rule->reason);
-	data = malloc(size + 1);
+	data = malloc(input->size + 1);
 	if (!data)
 		return refuse(l, marker, -ENOMEM, "out of memory");
-	error = io_read(fd, data, size, 0);
+	error = input->read(input, data, input->size, 0);
 	if (error) {
 		free(data);
-		return refuse(l, marker, error, "reading failed");
+		return error == -ESTALE ? error :
+		       refuse(l, marker, error, "reading failed");
 	}
 	*ret_data = data;
 	return 0;
 }
 
 /* A whole marker, pinned; the caller frees it. */
-static int read_marker(struct catalog_load *l, struct metadata_file *marker,
+static int read_marker(struct loading *l, struct metadata_file *marker,
 		       const struct text_rule *rule, void **ret_data)
 {
-	struct opened opened;
-	int changed, error = open_marker(l, marker, true, &opened);
-	void *data = NULL;
+	struct stored_file *file;
+	struct input input;
+	int error = open_marker(l, marker, &file);
 
-	if (error == -ENOENT)
+	if (error == -ENOENT || error == -ESTALE)
 		return -ESTALE;
 	if (error)
 		return refuse(l, marker, error, strerror(-error));
-	error = read_text(l, marker, opened.fd, rule, &data);
-	changed = close_marker(&opened);
-	if (changed) {
-		free(data);
-		return changed;
-	}
-	*ret_data = data;
+	input = stored_file_input(file, NULL);
+	error = read_text(l, marker, &input, rule, ret_data);
+	file->close(file);
 	return error;
 }
 
 /* ---- DCP ----------------------------------------------------------------- */
 
-static int read_metadata(struct catalog_load *l)
+static int read_metadata(struct loading *l)
 {
-	struct metadata_files *list = &l->checkpoint->markers;
+	struct metadata_files *list = l->markers;
 	unsigned i, bad = 0;
 	int error = 0;
 
 	l->metadata = calloc(list->count, sizeof(*l->metadata));
 	if (!l->metadata)
-		return refuse(l, &list->markers[0], -ENOMEM, "out of memory");
+		return refuse(l, &list->files[0], -ENOMEM, "out of memory");
 	for (i = 0; i < list->count && !error; i++) {
 		void *data = NULL;
 
-		error = read_marker(l, &list->markers[i], &pickle_rule, &data);
+		error = read_marker(l, &list->files[i], &pickle_rule, &data);
 		l->metadata[i] = (struct dcp_file){
 			.data = data,
-			.size = list->markers[i].pin.size,
+			.size = list->files[i].owner.pin.size,
 			.local = list->kind == METADATA_DCP_LOCAL,
 		};
 	}
@@ -175,7 +141,7 @@ static int read_metadata(struct catalog_load *l)
 		return error;
 	error = dcp_read(l->builder, l->metadata, list->count,
 			 &l->report->notes, &l->report->fault, &bad);
-	return error ? refuse(l, &list->markers[bad], error, NULL) : 0;
+	return error ? refuse(l, &list->files[bad], error, NULL) : 0;
 }
 
 /* ---- safetensors --------------------------------------------------------- */
@@ -189,29 +155,28 @@ static bool is_of_file(int error)
 
 /* Why a file could not be opened. A link to nothing is there; what is not may
  * just be gone. */
-static int explain_open(const struct catalog_load *l,
+static int explain_open(const struct loading *l,
 			const struct metadata_file *marker, int error,
 			struct fault *fault)
 {
-	const struct checkpoint *c = l->checkpoint;
-	struct stat status;
+	struct store *store = l->folder->store;
+	struct store_found found;
 
-	if (error == -ENOENT && !c->spread &&
-	    fstatat(c->folder, marker->name, &status, AT_SYMLINK_NOFOLLOW) ==
-	    0)
+	if (error == -ENOENT &&
+	    store->find(store, store_path_in(l->folder, marker->name),
+			&found) == 0)
 		return fault_set(fault, -EINVAL, 0, "link to nothing");
-	if (error == -ENOENT && !c->file)
+	if (error == -ENOENT && !l->named)
 		return -ESTALE;
 	return fault_set(fault, error, 0, error == -EXDEV ?
 			 "link that leads out of the folder" :
 			 strerror(-error));
 }
 
-static int read_header(struct catalog_load *l,
-		       const struct metadata_file *marker, int fd,
+static int read_header(struct loading *l, struct stored_file *stored,
 		       struct hf_file *file)
 {
-	struct input input = input_file(fd, 0, marker->pin.size);
+	struct input input = stored_file_input(stored, NULL);
 	int error = safetensors_read(&input, true, &file->header,
 				     &file->fault);
 
@@ -226,20 +191,18 @@ static int read_header(struct catalog_load *l,
 
 /* The header of one file, pinned. What is wrong with it is kept for when it
  * is known whether it counts. */
-static int add_file(struct catalog_load *l, struct metadata_file *marker)
+static int add_file(struct loading *l, struct metadata_file *marker)
 {
 	struct hf_file *file = &l->files[l->file_count++];
-	struct opened opened;
-	int changed, error = open_marker(l, marker, false, &opened);
+	struct stored_file *stored;
+	int error = open_marker(l, marker, &stored);
 
 	file->path = marker->name;
-	if (error) {
+	if (!error) {
+		error = read_header(l, stored, file);
+		stored->close(stored);
+	} else if (error != -ESTALE) {
 		error = explain_open(l, marker, error, &file->fault);
-	} else {
-		error = read_header(l, marker, opened.fd, file);
-		changed = close_marker(&opened);
-		if (changed)
-			return changed;
 	}
 	file->error = error;
 	if (!error || is_of_file(error))
@@ -251,19 +214,19 @@ static int add_file(struct catalog_load *l, struct metadata_file *marker)
 }
 
 /* Those of sharded/, or those beside it. */
-static int add_files(struct catalog_load *l, bool inner)
+static int add_files(struct loading *l, bool inner)
 {
-	struct metadata_files *list = &l->checkpoint->markers;
-	unsigned count = metadata_files_files(list), i;
+	struct metadata_files *list = l->markers;
+	unsigned count = metadata_files_safetensors(list), i;
 	int error = 0;
 
 	for (i = 0; i < count && !error; i++)
-		if (metadata_file_is_inner(&list->markers[i]) == inner)
-			error = add_file(l, &list->markers[i]);
+		if (metadata_file_is_inner(&list->files[i]) == inner)
+			error = add_file(l, &list->files[i]);
 	return error;
 }
 
-static void drop_files(struct catalog_load *l)
+static void drop_files(struct loading *l)
 {
 	while (l->file_count > 0) {
 		struct hf_file *file = &l->files[--l->file_count];
@@ -275,7 +238,7 @@ static void drop_files(struct catalog_load *l)
 
 /* Do the files of sharded/ count? Also when some cannot be read: the ones
  * beside were made from them, and not always well. */
-static bool inner_counts(const struct catalog_load *l)
+static bool inner_counts(const struct loading *l)
 {
 	unsigned i;
 
@@ -285,10 +248,10 @@ static bool inner_counts(const struct catalog_load *l)
 	return false;
 }
 
-static int read_index(struct catalog_load *l)
+static int read_index(struct loading *l)
 {
-	struct metadata_files *list = &l->checkpoint->markers;
-	struct metadata_file *marker = &list->markers[list->count - 1];
+	struct metadata_files *list = l->markers;
+	struct metadata_file *marker = &list->files[list->count - 1];
 	void *data = NULL;
 	int error;
 
@@ -296,13 +259,13 @@ static int read_index(struct catalog_load *l)
 		return 0;
 	error = read_marker(l, marker, &index_rule, &data);
 	l->index.data = data;
-	l->index.size = marker->pin.size;
+	l->index.size = marker->owner.pin.size;
 	return error;
 }
 
-static int read_headers(struct catalog_load *l)
+static int read_headers(struct loading *l)
 {
-	unsigned count = metadata_files_files(&l->checkpoint->markers);
+	unsigned count = metadata_files_safetensors(l->markers);
 	int error = add_files(l, true);
 
 	if (error)
@@ -318,15 +281,15 @@ static int read_headers(struct catalog_load *l)
 	return error ? error : read_index(l);
 }
 
-static int read_safetensors(struct catalog_load *l)
+static int read_safetensors(struct loading *l)
 {
-	struct metadata_files *list = &l->checkpoint->markers;
+	struct metadata_files *list = l->markers;
 	unsigned bad = 0;
 	int error;
 
 	l->files = calloc(list->count, sizeof(*l->files));
 	if (!l->files)
-		return refuse(l, &list->markers[0], -ENOMEM, "out of memory");
+		return refuse(l, &list->files[0], -ENOMEM, "out of memory");
 	error = read_headers(l);
 	if (error)
 		return error;
@@ -335,20 +298,20 @@ static int read_safetensors(struct catalog_load *l)
 			&l->report->fault, &bad);
 	if (!error)
 		return 0;
-	return catalog_load_refuse(l->report,
+	return checkpoint_report_refuse(l->report,
 				   bad < l->file_count ?
 					   l->files[bad].path :
-					   list->markers[list->count - 1].name,
+					   list->files[list->count - 1].name,
 				   error, NULL);
 }
 
 /* ---- all ----------------------------------------------------------------- */
 
-static void finish(struct catalog_load *l)
+static void finish(struct loading *l)
 {
 	unsigned i;
 
-	for (i = 0; l->metadata && i < l->checkpoint->markers.count; i++)
+	for (i = 0; l->metadata && i < l->markers->count; i++)
 		free((void *)l->metadata[i].data);
 	free(l->metadata);
 	if (l->files)
@@ -358,21 +321,24 @@ static void finish(struct catalog_load *l)
 	catalog_builder_destroy(l->builder);
 }
 
-int catalog_load_make_catalog(struct checkpoint *checkpoint,
-			      struct checkpoint_report *report)
+int catalog_load(struct store_folder *folder, struct metadata_files *files,
+		 bool named, struct catalog **ret_catalog,
+		 struct checkpoint_report *report)
 {
-	struct catalog_load l = { .checkpoint = checkpoint, .report = report };
-	const struct metadata_file *first = &checkpoint->markers.markers[0];
+	struct loading l = { .folder = folder, .markers = files,
+			     .report = report, .named = named };
+	unsigned i;
 	int error;
 
+	for (i = 0; i < files->count; i++)
+		files->files[i].unused = true;
 	l.builder = catalog_builder_create(&report->notes);
 	if (!l.builder)
-		return refuse(&l, first, -ENOMEM, "out of memory");
-	error = checkpoint->markers.kind == METADATA_SAFETENSORS ?
-			read_safetensors(&l) :
-			read_metadata(&l);
-	if (!error && catalog_builder_finish(l.builder, &checkpoint->catalog))
-		error = refuse(&l, first, -ENOMEM, "out of memory");
+		return refuse(&l, &files->files[0], -ENOMEM, "out of memory");
+	error = files->kind == METADATA_SAFETENSORS ? read_safetensors(&l) :
+						      read_metadata(&l);
+	if (!error && catalog_builder_finish(l.builder, ret_catalog))
+		error = refuse(&l, &files->files[0], -ENOMEM, "out of memory");
 	finish(&l);
 	return error;
 }

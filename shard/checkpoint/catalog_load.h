@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From the markers of a checkpoint to its catalog: a part of checkpoint.c. */
+/* From the markers of a checkpoint to its catalog. */
 #ifndef SHARD_CHECKPOINT_CATALOG_LOAD_H
 #define SHARD_CHECKPOINT_CATALOG_LOAD_H
 
-#include "shard/checkpoint/checkpoint.h"
+#include "shard/checkpoint/checkpoint_report.h"
 
 /*
- * Read the markers of @checkpoint and make its catalog; fills the markers'
- * pins and the status, too. 0; -ESTALE when one changed while it was read; or
- * -errno with the fault and the file in @report.
+ * Read @files of @folder and make their catalog; pins those that are read.
+ * @named: they were named to us, so that one which is not there is missing. 0;
+ * -ESTALE when one changed while it was read, or is gone; or -errno with the
+ * fault and the file in @report.
  */
-int catalog_load_make_catalog(struct checkpoint *checkpoint,
-			      struct checkpoint_report *report);
-
-/* Fill @report: @file is refused for @reason, or, if that is NULL, for what
- * its fault says. Returns @error. */
-int catalog_load_refuse(struct checkpoint_report *report, const char *file,
-			int error, const char *reason);
+int catalog_load(struct store_folder *folder, struct metadata_files *files,
+		 bool named, struct catalog **ret_catalog,
+		 struct checkpoint_report *report);
 
 #endif

@@ -1,41 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One checkpoint in one folder: its catalog, the pins of all files that the
- * catalog was made from and refers to, and the source that reads them.
- * Immutable; thread safe but for open and close.
+ * One checkpoint in one folder of a store: its catalog, where the files are that
+ * the catalog refers to, and the source that reads them. Immutable; thread safe
+ * but for open and close.
  */
 #ifndef SHARD_CHECKPOINT_CHECKPOINT_H
 #define SHARD_CHECKPOINT_CHECKPOINT_H
 
-#include "shard/base/fault.h"
-#include "shard/base/io.h"
-#include "shard/base/notes.h"
-#include "shard/catalog/catalog.h"
-#include "shard/checkpoint/metadata_files.h"
-#include "shard/checkpoint/spread.h"
+#include "shard/catalog/catalog_json.h"
+#include "shard/checkpoint/checkpoint_report.h"
 #include "shard/read/source_decoded.h"
 
 struct checkpoint {
-	int folder;			/* owned descriptor; -1: spread */
-	struct spread *spread;		/* owned; NULL: all is in `folder` */
-	struct source *remote;		/* owned; of a spread one: also reads
-					 * from other ranks */
-	struct catalog *catalog;	/* owned */
-	struct pin *pins;		/* owned; of the catalog's files;
-					 * inode 0: missing */
+	struct store_folder *folder;	/* owned */
+	struct catalog *catalog;	/* one reference */
+	struct placement *placement;	/* owned */
 	struct source_file *files;	/* owned */
 	struct source_decoded *decoded;	/* owned; NULL: nothing is behind a
 					 * stream extension */
-	struct metadata_files markers; /* owned */
+	struct source *source;		/* reads also what is elsewhere; owned,
+					 * unless it is that of the two above */
+	struct metadata_files markers;	/* owned */
+	uint64_t signature;		/* of the markers; const */
 	char *file;			/* owned; as in the options */
-	struct stat status;		/* of the first marker that was read */
-};
-
-/* What was found while opening: printed by who has the log. */
-struct checkpoint_report {
-	struct notes notes;
-	struct fault fault;
-	char file[METADATA_NAME_MAX]; /* the marker that the fault is in */
+	atomic_bool stale;		/* a read met a file that is not what
+					 * its pin says */
 };
 
 struct checkpoint_options {
@@ -43,47 +32,48 @@ struct checkpoint_options {
 	const char *file;		/* the one safetensors file that counts;
 					 * NULL: what is in the folder */
 	const struct checkpoint *before; /* borrowed; what was there, or NULL:
-				 * a spread one with the same markers has the
-				 * same catalog */
+					 * with the same markers it has the same
+					 * catalog, where that is made by others
+					 * as well */
 };
 
-/* A number that changes with the markers in @folder; 0: there is none. */
-uint64_t checkpoint_signature(int folder);
-
 /*
- * Open the checkpoint in @folder, which stays the caller's. 0; -ENOENT when
- * there is no marker; -ESTALE when it changed while it was read; or -errno
- * with the fault in @report. The caller closes it.
+ * Open the checkpoint of @markers, which metadata_files_read has found in
+ * @folder; both are taken over, also on failure. Where others make catalogs, it
+ * comes from them, and the notes stay there. 0; -ENOENT when a marker is gone;
+ * -ESTALE when one changed while it was read; or -errno with the fault in
+ * @report, but without a file in it when it is others who know. The caller
+ * closes it.
  */
-int checkpoint_open(int folder, const struct checkpoint_options *options,
+int checkpoint_open(struct store_folder *folder, struct metadata_files *markers,
+		    const struct checkpoint_options *options,
 		    struct checkpoint **ret_checkpoint,
 		    struct checkpoint_report *report);
-/*
- * Open the checkpoint at @path of the union of all ranks' stores: the builder
- * reads the markers, the others have the catalog from the ranks above. As
- * checkpoint_open; the notes are the builder's. -EPROTO and -EIO also when
- * the catalog could not be had.
- */
-int checkpoint_open_spread(struct merger *merger, struct peers *peers,
-			   const char *path,
+/* The same, found first. -ENOENT: there is no marker. */
+int checkpoint_open_folder(struct store_folder *folder,
 			   const struct checkpoint_options *options,
 			   struct checkpoint **ret_checkpoint,
 			   struct checkpoint_report *report);
-/* A number that changes with the markers at @path of the union, equal on all
- * ranks; 0: there is none. @fresh: look now. */
-uint64_t checkpoint_spread_signature(struct merger *merger, const char *path,
-				     bool fresh);
-
-/* Where bytes come from that are in files of this machine; borrowed. */
-struct source *checkpoint_local_source(const struct checkpoint *checkpoint);
-
 /* NULL is fine. */
 void checkpoint_close(struct checkpoint *checkpoint);
 
-/* Where its bytes come from; borrowed. */
+/* Where its bytes come from; borrowed. And where those do that are in files of
+ * this machine. */
 struct source *checkpoint_source(const struct checkpoint *checkpoint);
+struct source *checkpoint_local_source(const struct checkpoint *checkpoint);
+
 /* A read met a file that is not what its pin says. */
 bool checkpoint_is_stale(const struct checkpoint *checkpoint);
+
+/* The pin of a file of the catalog, where it is read; inode 0: nobody has
+ * it. */
+const struct pin *checkpoint_pin(const struct checkpoint *checkpoint,
+				 uint64_t file);
+/* The catalog, and whose its files are: borrowed. */
+struct owned_catalog checkpoint_owned(const struct checkpoint *checkpoint);
+/* That of the first marker that was of use. */
+const struct pin *checkpoint_marker_pin(const struct checkpoint *checkpoint);
+
 /* The whole stored item of a shard, decoded, through @use: as
  * source_decoded_item. */
 int checkpoint_item(const struct checkpoint *checkpoint,
@@ -97,10 +87,13 @@ bool checkpoint_has(const struct checkpoint *checkpoint,
 		    const struct catalog_entry *entry);
 
 /*
- * Does the store still hold what the catalog was made from? Looks at the
- * markers and at up to 4096 files from @cursor on, which it moves.
+ * Does the store still hold what the catalog was made from? @folder is what is
+ * there now, and @markers what was found in it. Looks at the markers and at up
+ * to 4096 files from @cursor on, which it moves.
  */
 bool checkpoint_is_current(const struct checkpoint *checkpoint,
+			   struct store_folder *folder,
+			   const struct metadata_files *markers,
 			   uint64_t *cursor);
 
 #endif

@@ -3,21 +3,18 @@
 
 #include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/store/union.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char global_name[] = ".metadata";
 static const char inner_folder[] = "sharded", inner_prefix[] = "sharded/";
 static const char index_name[] = "model.safetensors.index.json";
 
-/* What one pass over a folder finds. */
-struct found {
+/* What a folder has. */
+struct found_markers {
 	struct array ranks, files; /* struct metadata_file */
 	char *index;			/* owned; the first by name, or the one
 					 * that is called as usual */
@@ -69,7 +66,7 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-/* ---- reading a folder ---------------------------------------------------- */
+/* ---- what a folder has --------------------------------------------------- */
 
 static unsigned count_of(const struct array *markers)
 {
@@ -86,34 +83,42 @@ static void finish_markers(struct array *markers)
 	array_finish(markers);
 }
 
-static void found_finish(struct found *found)
+static void found_finish(struct found_markers *found)
 {
 	finish_markers(&found->ranks);
 	finish_markers(&found->files);
 	free(found->index);
 }
 
-/* @prefix "" or that of a folder inside. */
-static int add_marker(struct array *markers, const char *prefix,
-		      const char *name)
+/* Takes @marker over, also on failure. */
+static int append_marker(struct array *markers, struct metadata_file *marker)
 {
-	size_t prefix_size = strlen(prefix), size = strlen(name) + 1;
-	struct metadata_file marker = { .name = NULL };
+	int error = -ENOMEM;
 
 	if (count_of(markers) == LIMIT_METADATA_FILES)
-		return -E2BIG;
-	marker.name = malloc(prefix_size + size);
-	if (!marker.name)
-		return -ENOMEM;
-	memcpy(marker.name, prefix, prefix_size);
-	memcpy(marker.name + prefix_size, name, size);
-	if (array_append(markers, &marker, sizeof(marker)) == 0)
-		return 0;
-	free(marker.name);
-	return -ENOMEM;
+		error = -E2BIG;
+	else if (marker->name)
+		error = array_append(markers, marker, sizeof(*marker));
+	if (error)
+		free(marker->name);
+	return error;
 }
 
-static int take_index(struct found *found, const char *name)
+/* Of @entry, which may be NULL; @prefix is "" or that of a folder inside. */
+static int add_marker(struct array *markers, const char *prefix,
+		      const char *name, const struct store_entry *entry)
+{
+	struct metadata_file marker = { .name = NULL };
+
+	if (entry && entry->known)
+		marker.owner = (struct replica){ entry->owner, entry->pin };
+	if (asprintf(&marker.name, "%s%s", prefix, name) < 0)
+		marker.name = NULL;
+	return append_marker(markers, &marker);
+}
+
+/* The first by name, or the one that is called as usual. */
+static int take_index(struct found_markers *found, const char *name)
 {
 	char *copy;
 
@@ -130,236 +135,229 @@ static int take_index(struct found *found, const char *name)
 	return 0;
 }
 
-static int take_entry(struct found *found, const char *prefix,
-		      const char *name, unsigned char type)
+static int take_entry(struct found_markers *found, const char *prefix,
+		      const struct store_entry *entry)
 {
+	mode_t type = entry->pin.mode & S_IFMT;
 	uint64_t rank;
 
-	if (is_rank_name(name, &rank))
-		return add_marker(&found->ranks, "", name);
-	if (type != DT_REG && type != DT_LNK && type != DT_UNKNOWN)
+	if (is_rank_name(entry->name, &rank))
+		return add_marker(&found->ranks, "", entry->name, entry);
+	if (type != S_IFREG && type != S_IFLNK && type != 0)
 		return 0;
-	if (ends_in(name, ".safetensors"))
-		return add_marker(&found->files, prefix, name);
-	if (ends_in(name, ".safetensors.index.json"))
-		return take_index(found, name);
+	if (ends_in(entry->name, ".safetensors"))
+		return add_marker(&found->files, prefix, entry->name, entry);
+	if (ends_in(entry->name, ".safetensors.index.json"))
+		return take_index(found, entry->name);
 	return 0;
 }
 
-static int read_stream(DIR *stream, const char *prefix, struct found *found)
+static int take_list(struct found_markers *found, const char *prefix,
+		     const struct store_list *list)
 {
-	struct dirent *entry;
-	int error;
+	size_t i;
+	int error = 0;
 
-	for (;;) {
-		errno = 0;
-		entry = readdir(stream);
-		if (!entry)
-			return -errno;
-		error = take_entry(found, prefix, entry->d_name,
-				   entry->d_type);
-		if (error)
-			return error;
-	}
-}
-
-/* All of @path below @folder that may be a marker. */
-static int find_names(int folder, const char *path, const char *prefix,
-		      struct found *found)
-{
-	int fd = openat(folder, path,
-			O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *stream;
-	int error;
-
-	if (fd < 0)
-		return -errno;
-	stream = fdopendir(fd);
-	if (!stream) {
-		error = -errno;
-		close(fd);
-		return error;
-	}
-	error = read_stream(stream, prefix, found);
-	closedir(stream);
+	for (i = 0; i < list->count && !error; i++)
+		error = take_entry(found, prefix, &list->entries[i]);
 	return error;
 }
 
 /* ---- which of them count ------------------------------------------------- */
 
 /* Of what @inner has found in sharded/, only the files count. */
-static int add_inner(struct found *found, const struct found *inner)
+static int add_inner(struct found_markers *found, struct found_markers *inner)
 {
-	const struct metadata_file *marker = (const void *)inner->files.data;
+	struct metadata_file *marker = (void *)inner->files.data;
 	unsigned i;
 	int error = 0;
 
-	for (i = 0; i < count_of(&inner->files) && !error; i++)
-		error = add_marker(&found->files, "", marker[i].name);
+	for (i = 0; i < count_of(&inner->files) && !error; i++) {
+		error = append_marker(&found->files, &marker[i]);
+		marker[i].name = NULL;
+	}
 	return error;
 }
 
-static int find_inner(int folder, struct found *found)
+/* The folder sharded/ of @folder, if it is one and no link. */
+static int list_inner(struct store_folder *folder, const struct store_list *all,
+		      struct store_list **ret_list)
 {
-	struct found inner = { .index = NULL };
-	int error = find_names(folder, inner_folder, inner_prefix, &inner);
+	const struct store_entry *entry = store_list_find(all, inner_folder);
+	mode_t type = entry ? entry->pin.mode & S_IFMT : S_IFREG;
+	struct store_folder *inner;
+	int error;
 
-	if (error == -ENOENT || error == -ENOTDIR || error == -ELOOP)
-		error = 0;
+	if (type != S_IFDIR && type != 0)
+		return -ENOENT;
+	error = folder->store->open_folder(folder->store,
+					   store_path_in(folder, inner_folder),
+					   &inner);
+	if (error)
+		return error;
+	error = folder->store->list(inner, false, ret_list);
+	store_folder_put(inner);
+	return error;
+}
+
+static int find_inner(struct store_folder *folder, const struct store_list *all,
+		      struct found_markers *found)
+{
+	struct found_markers inner = { .index = NULL };
+	struct store_list *list = NULL;
+	int error = list_inner(folder, all, &list);
+
+	if (error)
+		return error == -ENOENT || error == -ENOTDIR ||
+		       error == -ELOOP ? 0 : error;
+	error = take_list(&inner, inner_prefix, list);
 	if (!error)
 		error = add_inner(found, &inner);
+	store_list_put(list);
 	found_finish(&inner);
 	return error;
 }
 
-static void take_markers(struct metadata_files *list, struct array *markers)
+static void take_markers(struct metadata_files *files, struct array *markers)
 {
-	list->count = count_of(markers);
-	list->markers = (void *)markers->data;
+	files->count = count_of(markers);
+	files->files = (void *)markers->data;
 	*markers = (struct array){ .data = NULL };
 }
 
-static int take_files(struct found *found, struct metadata_files *list)
+static int take_files(struct found_markers *found, const struct store_list *all,
+		      struct metadata_files *files)
 {
 	int error = 0;
 
 	qsort(found->files.data, count_of(&found->files),
 	      sizeof(struct metadata_file), compare_names);
 	if (found->index)
-		error = add_marker(&found->files, "", found->index);
+		error = add_marker(&found->files, "", found->index,
+				   store_list_find(all, found->index));
 	if (error)
 		return error;
-	list->kind = METADATA_SAFETENSORS;
-	list->has_index = found->index;
-	take_markers(list, &found->files);
+	files->kind = METADATA_SAFETENSORS;
+	files->has_index = found->index;
+	take_markers(files, &found->files);
 	return 0;
 }
 
 /* One marker that was named to us. */
 static int take_one(enum metadata_kind kind, const char *name,
-		    struct metadata_files *list)
+		    const struct store_entry *entry,
+		    struct metadata_files *files)
 {
 	struct array markers = { .data = NULL };
-	int error = add_marker(&markers, "", name);
+	int error = add_marker(&markers, "", name, entry);
 
 	if (error)
 		return error;
-	list->kind = kind;
-	take_markers(list, &markers);
+	files->kind = kind;
+	take_markers(files, &markers);
 	return 0;
 }
 
 /* Those of ranks, else the files, to which sharded/ was added if need be. */
-static int take_found(struct found *found, struct metadata_files *list)
+static int take_found(struct found_markers *found,
+		      const struct store_list *all,
+		      struct metadata_files *files)
 {
 	if (count_of(&found->ranks) == 0)
-		return count_of(&found->files) > 0 ? take_files(found, list) :
-						     -ENOENT;
+		return count_of(&found->files) > 0 ?
+		       take_files(found, all, files) : -ENOENT;
 	qsort(found->ranks.data, count_of(&found->ranks),
 	      sizeof(struct metadata_file), compare_ranks);
-	list->kind = METADATA_DCP_LOCAL;
-	take_markers(list, &found->ranks);
+	files->kind = METADATA_DCP_LOCAL;
+	take_markers(files, &found->ranks);
 	return 0;
 }
 
-int metadata_files_read(int folder, const char *file,
+static int read_list(struct store_folder *folder, const struct store_list *list,
+		     struct metadata_files *files)
+{
+	struct found_markers found = { .index = NULL };
+	int error = take_list(&found, "", list);
+
+	if (!error && count_of(&found.ranks) == 0 &&
+	    count_of(&found.files) > 0)
+		error = find_inner(folder, list, &found);
+	if (!error)
+		error = take_found(&found, list, files);
+	found_finish(&found);
+	return error;
+}
+
+/* DCP's own, whatever else there is: a folder may have many names. */
+static int find_global(struct store_folder *folder,
+		       struct metadata_files *files)
+{
+	struct store_entry entry = { .name = global_name };
+	struct store_found found;
+	int error = folder->store->find(folder->store,
+					store_path_in(folder, global_name),
+					&found);
+
+	if (error)
+		return error;
+	/* Of a link it counts where it leads to. */
+	entry.known = S_ISREG(found.status.st_mode);
+	entry.pin = pin_from_stat(&found.status);
+	entry.owner = found.owner;
+	return take_one(METADATA_DCP, global_name, &entry, files);
+}
+
+int metadata_files_read(struct store_folder *folder, const char *file,
 			struct metadata_files *ret)
 {
-	struct metadata_files list = { .count = 0 };
-	struct found found = { .index = NULL };
-	struct stat status;
-	int error;
+	struct metadata_files files = { .count = 0 };
+	struct store_list *list;
+	int error = file ? take_one(METADATA_SAFETENSORS, file, NULL, &files) :
+			   find_global(folder, &files);
 
-	if (file) {
-		error = take_one(METADATA_SAFETENSORS, file, &list);
-	} else if (fstatat(folder, global_name, &status,
-			   AT_SYMLINK_NOFOLLOW) == 0) {
-		error = take_one(METADATA_DCP, global_name, &list);
-	} else if (errno != ENOENT) {
-		error = -errno;
-	} else {
-		error = find_names(folder, ".", "", &found);
-		if (!error && count_of(&found.ranks) == 0 &&
-		    count_of(&found.files) > 0)
-			error = find_inner(folder, &found);
-		if (!error)
-			error = take_found(&found, &list);
+	if (error == -ENOENT && !file) {
+		error = folder->store->list(folder, false, &list);
+		if (error)
+			return error;
+		error = read_list(folder, list, &files);
+		store_list_put(list);
 	}
-	found_finish(&found);
 	if (!error)
-		*ret = list;
+		*ret = files;
 	return error;
 }
 
-static int take_merged(struct found *found, const char *prefix,
-		       const struct merged *merged)
-{
-	size_t i;
-	int error = 0;
-
-	for (i = 0; i < merged->count && !error; i++)
-		error = take_entry(found, prefix, merged->entries[i].name,
-			IFTODT(merged->entries[i].stored.pin.mode));
-	return error;
-}
-
-int metadata_files_merged(const struct merged *merged,
-			  const struct merged *inner,
-			  struct metadata_files *ret)
-{
-	struct metadata_files list = { .count = 0 };
-	struct found found = { .index = NULL }, below = { .index = NULL };
-	int error;
-
-	if (merged_find(merged, global_name)) {
-		error = take_one(METADATA_DCP, global_name, &list);
-	} else {
-		error = take_merged(&found, "", merged);
-		if (!error && inner && count_of(&found.ranks) == 0 &&
-		    count_of(&found.files) > 0)
-			error = take_merged(&below, inner_prefix, inner);
-		if (!error)
-			error = add_inner(&found, &below);
-		if (!error)
-			error = take_found(&found, &list);
-	}
-	found_finish(&found);
-	found_finish(&below);
-	if (!error)
-		*ret = list;
-	return error;
-}
-
-void metadata_files_finish(struct metadata_files *list)
+void metadata_files_finish(struct metadata_files *files)
 {
 	unsigned i;
 
-	for (i = 0; i < list->count; i++)
-		free(list->markers[i].name);
-	free(list->markers);
-	list->markers = NULL;
-	list->count = 0;
+	for (i = 0; i < files->count; i++)
+		free(files->files[i].name);
+	free(files->files);
+	files->files = NULL;
+	files->count = 0;
 }
 
-unsigned metadata_files_files(const struct metadata_files *list)
+/* ---- asking -------------------------------------------------------------- */
+
+unsigned metadata_files_safetensors(const struct metadata_files *files)
 {
-	return list->kind == METADATA_SAFETENSORS ?
-		       list->count - list->has_index :
-		       0;
+	return files->kind == METADATA_SAFETENSORS ?
+	       files->count - files->has_index : 0;
 }
 
 const struct metadata_file *
-metadata_files_find(const struct metadata_files *list, const char *name)
+metadata_files_find(const struct metadata_files *files, const char *name)
 {
 	struct metadata_file key = { .name = (char *)name };
 
-	return bsearch(&key, list->markers, metadata_files_files(list),
+	return bsearch(&key, files->files, metadata_files_safetensors(files),
 		       sizeof(key), compare_names);
 }
 
-bool metadata_file_is_inner(const struct metadata_file *marker)
+bool metadata_file_is_inner(const struct metadata_file *file)
 {
-	return strchr(marker->name, '/');
+	return strchr(file->name, '/');
 }
 
 bool metadata_files_equal(const struct metadata_files *a,
@@ -371,39 +369,36 @@ bool metadata_files_equal(const struct metadata_files *a,
 	    a->has_index != b->has_index)
 		return false;
 	for (i = 0; i < a->count; i++)
-		if (strcmp(a->markers[i].name, b->markers[i].name) != 0)
+		if (strcmp(a->files[i].name, b->files[i].name) != 0)
 			return false;
 	return true;
 }
 
-/* Of what a link leads to, if it may be followed. */
-static struct pin find_pin(int folder, const char *name)
+void metadata_files_pin(struct metadata_files *files,
+			struct store_folder *folder)
 {
-	struct stat status;
+	struct replica owner;
+	unsigned i;
 
-	if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-		return (struct pin){ .inode = 0 };
-	if (S_ISLNK(status.st_mode))
-		io_stat(folder, name, &status);
-	return pin_from_stat(&status);
+	for (i = 0; i < files->count; i++)
+		if (files->files[i].owner.pin.inode == 0 &&
+		    folder->store->resolve(folder, files->files[i].name,
+					   &owner) == 0)
+			files->files[i].owner = owner;
 }
 
-uint64_t metadata_files_signature(int folder)
+uint64_t metadata_files_signature(const struct metadata_files *files)
 {
-	struct metadata_files list;
-	struct pin pin;
 	uint64_t signature = 0;
 	unsigned i;
 
-	if (metadata_files_read(folder, NULL, &list))
-		return 0;
-	for (i = 0; i < list.count; i++) {
-		const char *name = list.markers[i].name;
+	for (i = 0; i < files->count; i++) {
+		const struct metadata_file *file = &files->files[i];
 
-		pin = find_pin(folder, name);
-		signature = hash_64(name, strlen(name), signature);
-		signature = hash_64(&pin, sizeof(pin), signature);
+		signature = hash_64(file->name, strlen(file->name),
+				    signature + file->owner.rank);
+		signature = hash_64(&file->owner.pin, sizeof(file->owner.pin),
+				    signature);
 	}
-	metadata_files_finish(&list);
 	return signature | 1;
 }

@@ -11,6 +11,9 @@
  */
 #include "shard/read/file_cache.h"
 
+#include "shard/base/io.h"
+#include "shard/base/pinned.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -27,72 +30,45 @@ enum { OPEN_TOTAL_MAX = 16384 };
 struct cache_slot {
 	_Atomic uint32_t state;
 	struct cached_file file; /* guarded by state: written while closed */
+	struct pinned pinned;	/* what it must stay */
 };
 
 struct file_cache {
-	int folder;			/* borrowed; const; -1: see below */
-	const int *folders;		/* borrowed; const; by rank */
-	const uint32_t *ranks;		/* borrowed; const; of each file */
-	const struct catalog *catalog;	/* borrowed; const */
-	const struct pin *pins;		/* borrowed; const */
-	bool in_memory;			/* const */
-	atomic_bool stale;
+	const struct placement *placement;	/* borrowed; const, as are all */
+	const struct catalog *catalog;
+	atomic_bool *stale;
+	bool in_memory;
 	pthread_mutex_t lock;
 	uint64_t hand;			/* of the clock; guarded by lock */
 	struct cache_slot slots[];
 };
 
-static struct file_cache *create(const struct catalog *catalog,
-				 const struct pin *pins)
+struct file_cache *file_cache_create(const struct placement *placement,
+				     const struct catalog *catalog,
+				     atomic_bool *stale)
 {
 	struct file_cache *files;
+	uint64_t j;
+	unsigned i;
 
 	files = calloc(1, sizeof(*files) +
 		       catalog->file_count * sizeof(files->slots[0]));
 	if (!files)
 		return NULL;
-	files->folder = -1;
+	files->placement = placement;
 	files->catalog = catalog;
-	files->pins = pins;
+	files->stale = stale;
+	files->in_memory = true;
+	for (i = 0; i < placement->ranks && files->in_memory; i++)
+		if (placement->folders[i] >= 0)
+			files->in_memory =
+				io_is_in_memory(placement->folders[i]);
+	for (j = 0; j < catalog->file_count; j++)
+		if (placement_local(placement, j))
+			files->slots[j].pinned.pin =
+				placement_local(placement, j)->pin;
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
-}
-
-struct file_cache *file_cache_create(int folder, const struct catalog *catalog,
-				     const struct pin *pins)
-{
-	struct file_cache *files = create(catalog, pins);
-
-	if (files) {
-		files->folder = folder;
-		files->in_memory = io_is_in_memory(folder);
-	}
-	return files;
-}
-
-struct file_cache *file_cache_create_spread(const int *folders,
-					    const uint32_t *ranks,
-					    const struct catalog *catalog,
-					    const struct pin *pins)
-{
-	struct file_cache *files = create(catalog, pins);
-	uint64_t i;
-
-	if (!files)
-		return NULL;
-	files->folders = folders;
-	files->ranks = ranks;
-	files->in_memory = true;
-	for (i = 0; i < catalog->file_count && files->in_memory; i++)
-		if (folders[ranks[i]] >= 0)
-			files->in_memory = io_is_in_memory(folders[ranks[i]]);
-	return files;
-}
-
-static int folder_of(const struct file_cache *files, uint32_t index)
-{
-	return files->folders ? files->folders[files->ranks[index]] :
-				files->folder;
 }
 
 static void close_slot(struct cache_slot *slot)
@@ -146,35 +122,64 @@ static void evict_locked(struct file_cache *files)
 	}
 }
 
+/* ---- the same bytes ------------------------------------------------------ */
+
+static struct pinned_name name_of(const struct file_cache *files,
+				  uint32_t index)
+{
+	const struct replica *replica =
+		placement_local(files->placement, index);
+
+	return (struct pinned_name){
+		files->placement->folders[replica->rank],
+		catalog_text(files->catalog,
+			     catalog_file(files->catalog, index)->path),
+	};
+}
+
+/* A file that cannot be asked may have changed. */
+static int note_error(struct file_cache *files, int error)
+{
+	if (!error)
+		return 0;
+	atomic_store(files->stale, true);
+	return -ESTALE;
+}
+
+int file_cache_check(struct file_cache *files, uint32_t index)
+{
+	const struct pinned_name name = name_of(files, index);
+	struct cache_slot *slot = &files->slots[index];
+
+	return note_error(files, pinned_check(&slot->pinned, &files->lock,
+					      slot->file.fd, &name));
+}
+
+/* ---- open and closed ----------------------------------------------------- */
+
 static int open_slot(struct file_cache *files, uint32_t index,
 		     struct cached_file *ret)
 {
-	const struct pin *pin = &files->pins[index];
+	struct cache_slot *slot = &files->slots[index];
+	struct pinned_name name;
 	struct stat status;
-	struct pin found;
-	const char *path;
 	int fd, error;
 
-	if (pin->inode == 0)
+	if (!placement_local(files->placement, index))
 		return -ENOENT;
-	path = catalog_text(files->catalog,
-			    catalog_file(files->catalog, index)->path);
-	if (folder_of(files, index) < 0)
-		return -ENOENT;
-	error = io_open(folder_of(files, index), path, &fd, &status);
+	name = name_of(files, index);
+	error = io_open(name.folder, name.path, &fd, &status);
 	if (io_is_missing(error))
-		error = -ESTALE;
-	if (error == -ESTALE)
-		atomic_store(&files->stale, true);
+		return note_error(files, -ESTALE);
 	if (error)
 		return error;
-	found = pin_from_stat(&status);
-	if (!pin_equal(&found, pin)) {
+	error = note_error(files, pinned_check_locked(&slot->pinned, fd,
+						      &name));
+	if (error) {
 		close(fd);
-		atomic_store(&files->stale, true);
-		return -ESTALE;
+		return error;
 	}
-	*ret = (struct cached_file){ .fd = fd, .size = pin->size };
+	*ret = (struct cached_file){ .fd = fd, .size = slot->pinned.pin.size };
 	return 0;
 }
 
@@ -210,7 +215,7 @@ int file_cache_get(struct file_cache *files, uint32_t index, bool nowait,
 	uint32_t state = atomic_load(&slot->state);
 	int error;
 
-	if (atomic_load(&files->stale))
+	if (atomic_load(&slot->pinned.changed))
 		return -ESTALE;
 	while (state & open_bit)
 		if (atomic_compare_exchange_weak(&slot->state, &state,
@@ -229,25 +234,6 @@ got:
 void file_cache_put(struct file_cache *files, uint32_t index)
 {
 	atomic_fetch_sub(&files->slots[index].state, 1);
-}
-
-int file_cache_check(struct file_cache *files, uint32_t index)
-{
-	struct stat status;
-	struct pin found;
-
-	if (fstat(files->slots[index].file.fd, &status) == 0) {
-		found = pin_from_stat(&status);
-		if (pin_equal(&found, &files->pins[index]))
-			return 0;
-	}
-	atomic_store(&files->stale, true);
-	return -ESTALE;
-}
-
-bool file_cache_is_stale(const struct file_cache *files)
-{
-	return atomic_load(&files->stale);
 }
 
 bool file_cache_in_memory(const struct file_cache *files)

@@ -6,6 +6,7 @@
 #ifndef SHARD_READ_ITEM_LAYOUTS_H
 #define SHARD_READ_ITEM_LAYOUTS_H
 
+#include "shard/base/io.h"
 #include "shard/read/extent.h"
 #include "shard/read/file_cache.h"
 #include "shard/read/source.h"

@@ -82,42 +82,23 @@ static void destroy(struct source *source)
 	source_file_destroy((struct source_file *)source);
 }
 
-/* Takes @files over; NULL: it could not be made. */
-static struct source_file *create(const struct catalog *catalog,
-				  struct file_cache *files)
+struct source_file *source_file_create(const struct placement *placement,
+				       const struct catalog *catalog,
+				       atomic_bool *stale)
 {
 	struct source_file *s = calloc(1, sizeof(*s));
 
-	if (!s) {
-		file_cache_destroy(files);
+	if (!s)
 		return NULL;
-	}
 	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
 	s->catalog = catalog;
-	s->files = files;
+	s->files = file_cache_create(placement, catalog, stale);
 	if (s->files)
 		s->layouts = item_layouts_create(catalog, s->files);
-	if (!s->layouts) {
-		source_file_destroy(s);
-		return NULL;
-	}
-	return s;
-}
-
-struct source_file *source_file_create(int folder,
-				       const struct catalog *catalog,
-				       const struct pin *pins)
-{
-	return create(catalog, file_cache_create(folder, catalog, pins));
-}
-
-struct source_file *source_file_create_spread(const int *folders,
-					      const uint32_t *ranks,
-					      const struct catalog *catalog,
-					      const struct pin *pins)
-{
-	return create(catalog,
-		      file_cache_create_spread(folders, ranks, catalog, pins));
+	if (s->layouts)
+		return s;
+	source_file_destroy(s);
+	return NULL;
 }
 
 void source_file_destroy(struct source_file *source)
@@ -132,11 +113,6 @@ void source_file_destroy(struct source_file *source)
 struct source *source_file_source(struct source_file *source)
 {
 	return &source->base;
-}
-
-bool source_file_is_stale(const struct source_file *source)
-{
-	return file_cache_is_stale(source->files);
 }
 
 int source_file_check(struct source_file *source, uint32_t index, bool nowait)

@@ -3,7 +3,7 @@
 
 #include "shard/base/hash.h"
 #include "shard/base/limits.h"
-#include "shard/store/folder_store.h"
+#include "shard/store/folder_records.h"
 
 #include <errno.h>
 #include <search.h>
@@ -40,12 +40,6 @@ static int compare_verdicts(const void *a, const void *b)
 	return x->key < y->key ? -1 : x->key > y->key;
 }
 
-static bool join(const char *path, const char *name, char *ret, size_t size)
-{
-	return (size_t)snprintf(ret, size, "%s%s%s", path, *path ? "/" : "",
-				name) < size;
-}
-
 static int digest(struct comparer *comparer, unsigned rank,
 		  const struct file_range *range, uint64_t hash[2])
 {
@@ -56,22 +50,22 @@ static int digest(struct comparer *comparer, unsigned rank,
 
 	if (peers->stores[rank] < 0)
 		return peers->digest(peers, rank, range, hash);
-	error = store_open(peers->stores[rank], range->path, &fd, &status);
+	error = folder_records_open(peers->stores[rank], range->path, &fd, &status);
 	if (error)
 		return error;
 	pin = pin_from_stat(&status);
 	error = pin_equal(&pin, &range->pin) ?
-		store_digest(fd, range->pin.size, hash) : -ESTALE;
+		folder_records_digest(fd, range->pin.size, hash) : -ESTALE;
 	close(fd);
 	return error;
 }
 
 /* 0, or -errno when a rank does not say what it has. */
 static int same_content(struct comparer *comparer, const char *path,
-			const struct merged_entry *a,
-			const struct merged_entry *b, bool *ret_same)
+			const struct replica *a, const struct replica *b,
+			bool *ret_same)
 {
-	const struct pin *p = &a->stored.pin, *q = &b->stored.pin;
+	const struct pin *p = &a->pin, *q = &b->pin;
 	struct file_range range = { .path = path, .exact = true };
 	uint64_t x[2], y[2];
 	int error;
@@ -98,12 +92,11 @@ static bool is_passing(int error)
 }
 
 static void say_conflict(struct comparer *comparer, const char *path,
-			 const struct merged_entry *a,
-			 const struct merged_entry *b)
+			 const struct replica *a, const struct replica *b)
 {
-	bool large = S_ISREG(a->stored.pin.mode) && S_ISREG(b->stored.pin.mode) &&
-		     a->stored.pin.size == b->stored.pin.size &&
-		     a->stored.pin.size > LIMIT_COMPARE_SIZE;
+	bool large = S_ISREG(a->pin.mode) && S_ISREG(b->pin.mode) &&
+		     a->pin.size == b->pin.size &&
+		     a->pin.size > LIMIT_COMPARE_SIZE;
 	char line[LIMIT_PATH_SIZE + 128];
 
 	if (!comparer->say)
@@ -115,43 +108,53 @@ static void say_conflict(struct comparer *comparer, const char *path,
 	comparer->say(comparer->context, line);
 }
 
-bool comparer_is_same(struct comparer *comparer, const char *folder,
-		      const struct merged_entry *a,
-		      const struct merged_entry *b)
+/* What is known of the two; false: nothing yet. */
+static bool recall(struct comparer *comparer, struct verdict *verdict)
 {
-	char path[LIMIT_PATH_SIZE];
-	struct verdict verdict = { .same = false }, *made, **found;
+	struct verdict **found;
 
-	if (!S_ISREG(a->stored.pin.mode) && !S_ISREG(b->stored.pin.mode) &&
-	    (a->stored.pin.mode & S_IFMT) == (b->stored.pin.mode & S_IFMT))
-		return true;
-	if (!join(folder, a->name, path, sizeof(path)))
-		return false;
-	verdict.key = hash_64(path, strlen(path), a->rank);
-	verdict.key = hash_64(&a->stored.pin, sizeof(a->stored.pin),
-				verdict.key + b->rank);
-	verdict.key = hash_64(&b->stored.pin, sizeof(b->stored.pin),
-				verdict.key);
 	pthread_mutex_lock(&comparer->lock);
-	found = tfind(&verdict, &comparer->verdicts, compare_verdicts);
+	found = tfind(verdict, &comparer->verdicts, compare_verdicts);
 	if (found)
-		verdict = **found;
+		*verdict = **found;
 	pthread_mutex_unlock(&comparer->lock);
-	if (found)
-		return verdict.same;
-	if (S_ISREG(a->stored.pin.mode) && S_ISREG(b->stored.pin.mode) &&
-	    is_passing(same_content(comparer, path, a, b, &verdict.same)))
-		return false;
-	if (!verdict.same)
-		say_conflict(comparer, path, a, b);
-	made = malloc(sizeof(*made));
+	return found;
+}
+
+/* Without memory it is found out again. */
+static void remember(struct comparer *comparer, const struct verdict *verdict)
+{
+	struct verdict *made = malloc(sizeof(*made)), **found;
+
 	if (!made)
-		return verdict.same;
-	*made = verdict;
+		return;
+	*made = *verdict;
 	pthread_mutex_lock(&comparer->lock);
 	found = tsearch(made, &comparer->verdicts, compare_verdicts);
 	if (!found || *found != made)
 		free(made);
 	pthread_mutex_unlock(&comparer->lock);
+}
+
+bool comparer_is_same(struct comparer *comparer, const char *path,
+		      const struct replica *a, const struct replica *b)
+{
+	bool files = S_ISREG(a->pin.mode) && S_ISREG(b->pin.mode);
+	struct verdict verdict = { .same = false };
+
+	if (!S_ISREG(a->pin.mode) && !S_ISREG(b->pin.mode) &&
+	    (a->pin.mode & S_IFMT) == (b->pin.mode & S_IFMT))
+		return true;
+	verdict.key = hash_64(path, strlen(path), a->rank);
+	verdict.key = hash_64(&a->pin, sizeof(a->pin), verdict.key + b->rank);
+	verdict.key = hash_64(&b->pin, sizeof(b->pin), verdict.key);
+	if (recall(comparer, &verdict))
+		return verdict.same;
+	if (files &&
+	    is_passing(same_content(comparer, path, a, b, &verdict.same)))
+		return false;
+	if (!verdict.same)
+		say_conflict(comparer, path, a, b);
+	remember(comparer, &verdict);
 	return verdict.same;
 }

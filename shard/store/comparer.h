@@ -6,7 +6,7 @@
 #ifndef SHARD_STORE_COMPARER_H
 #define SHARD_STORE_COMPARER_H
 
-#include "shard/store/union.h"
+#include "shard/store/peers.h"
 
 #include <pthread.h>
 
@@ -24,11 +24,10 @@ void comparer_init(struct comparer *comparer, struct peers *peers,
 		   void *context);
 void comparer_finish(struct comparer *comparer);
 
-/* Are the entries @a and @b of the folder @folder, of the lower rank first, one
- * file? What a rank does not say now is as if they differed, until it is asked
- * again. May ask the ranks. */
-bool comparer_is_same(struct comparer *comparer, const char *folder,
-		      const struct merged_entry *a,
-		      const struct merged_entry *b);
+/* Are @a and @b, at @path of two ranks, the lower rank's first, one file? What a
+ * rank does not say now is as if they differed, until it is asked again. May ask
+ * the ranks. */
+bool comparer_is_same(struct comparer *comparer, const char *path,
+		      const struct replica *a, const struct replica *b);
 
 #endif

@@ -1,27 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * What one store has at a path: the folders of this machine, for itself and
- * for other ranks. Mounts of FUSE in a store are left out: the mount of a rank
- * may be inside of its store, or of another's.
- */
+/* A store that is a folder of this machine, and nothing else. */
 #ifndef SHARD_STORE_FOLDER_STORE_H
 #define SHARD_STORE_FOLDER_STORE_H
 
-#include "shard/store/folder_entry.h"
+#include "shard/store/store.h"
 
-/* All of the folder @path of @store, sorted by name, appended to @out as
- * entries. -ENOENT, -ENOTDIR, -errno. */
-int store_list(int store, const char *path, struct array *out);
-
-/* One entry: the file or folder @path itself, under its last part (the store:
- * "store"). -ENOENT, -errno. */
-int store_status(int store, const char *path, struct array *out);
-
-/* Open the regular file @path of @store, as io_open; @ret_status as well. */
-int store_open(int store, const char *path, int *ret_fd,
-	       struct stat *ret_status);
-
-/* XXH3-128 of @size bytes of an open file. */
-int store_digest(int fd, uint64_t size, uint64_t ret_hash[2]);
+/* That of the folder @fd, which it closes in the end. NULL: no memory, and @fd
+ * is still open. */
+struct store *folder_store_create(int fd);
 
 #endif

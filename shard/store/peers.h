@@ -19,6 +19,7 @@
 #include "shard/base/array.h"
 #include "shard/read/source.h"
 #include "shard/store/folder_entry.h"
+#include "shard/store/store.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -35,10 +36,8 @@ struct file_range {
 
 /* A part of a catalog. */
 struct catalog_part {
-	const char *path;	/* of the checkpoint's folder */
-	uint64_t signature;	/* of what the catalog was made from */
+	struct catalog_wanted wanted;
 	uint64_t offset;	/* bytes */
-	bool kept;		/* only if it is there: nobody is asked */
 };
 
 /* A checkpoint, for ranks that know it. Two steps of one run have the same
@@ -89,12 +88,11 @@ struct peer_list {
 				 * -ENODATA: not remembered */
 };
 
-struct peer_files;
-
 struct peers {
 	unsigned rank, count;	/* const */
 	/* Folder of the store of each rank: open descriptors, of this rank and
-	 * of those on the same host; -1: it is asked. Const once ready. */
+	 * of those on the same host; -1: it is asked. Const once ready; this
+	 * rank's from the start. */
 	int *stores;
 
 	/* Wait until all ranks have met. 0, or -ESHUTDOWN. */
@@ -121,9 +119,9 @@ struct peers {
 		    const struct file_range *range, void *buffer,
 		    size_t *ret_size);
 	/*
-	 * The catalog with @part->signature, which is checked, from the ranks
-	 * above this one in the binomial tree; or, if @part->kept, from any
-	 * that has it. The caller puts it. -ESTALE: no such one there (yet);
+	 * The catalog that is wanted, which is checked, from the ranks above
+	 * this one in the binomial tree; or, if it is to be kept already, from
+	 * any that has it. The caller puts it. -ESTALE: no such one there (yet);
 	 * -errno.
 	 */
 	int (*catalog)(struct peers *peers, const struct catalog_part *part,
@@ -134,18 +132,8 @@ struct peers {
 	/* A source that reads the shards of other ranks from them, and all
 	 * else from @below; see comm/source_peer.h. NULL: no memory. */
 	struct source *(*source)(struct peers *peers,
-				 const struct peer_files *files,
+				 const struct shard_files *files,
 				 struct source *below);
-};
-
-/* Which rank has which file of a checkpoint. */
-struct peer_files {
-	const char *path;		/* of the folder; borrowed, as all */
-	const struct catalog *catalog;
-	const uint32_t *ranks;		/* of each file of the catalog */
-	const struct pin *pins;		/* of each; inode 0: nobody has it */
-	atomic_bool *stale;		/* set when a rank says that a file
-					 * is not what its pin says */
 };
 
 /*

@@ -98,7 +98,7 @@ void verify_mark(struct verify *verify, uint32_t entry, unsigned what)
 static bool check_shard(struct verify *v, const struct verify_ref *ref)
 {
 	const struct catalog_shard *shard = verify_shard(v, ref);
-	const struct pin *pin = &v->checkpoint->pins[shard->file];
+	const struct pin *pin = checkpoint_pin(v->checkpoint, shard->file);
 	bool raw = shard->flags & CATALOG_RAW;
 
 	if (pin->inode == 0) {
@@ -197,7 +197,8 @@ struct catalog_shard verify_rest(const struct verify *verify,
 {
 	struct catalog_shard rest = *shard;
 
-	rest.size = verify->checkpoint->pins[shard->file].size - shard->offset;
+	rest.size = checkpoint_pin(verify->checkpoint, shard->file)->size -
+		    shard->offset;
 	return rest;
 }
 
@@ -245,7 +246,8 @@ static void note_gap(struct verify *v, const struct reach *reach, uint64_t end)
 static void end_file(struct verify *v, const struct reach *reach)
 {
 	if (reach->file != CATALOG_NO_FILE && !v->cut[reach->file])
-		note_gap(v, reach, v->checkpoint->pins[reach->file].size);
+		note_gap(v, reach,
+				 checkpoint_pin(v->checkpoint, reach->file)->size);
 }
 
 /* The items of refs [@first, @end) are not to be read. */
@@ -284,7 +286,8 @@ static bool place_item(struct verify *v, struct reach *reach, uint64_t first,
 	note_gap(v, reach, shard->offset);
 	if (shard->offset < reach->end) {
 		reach->twice += shard->size;
-		fits = reach->twice <= v->checkpoint->pins[shard->file].size;
+		fits = reach->twice <=
+			       checkpoint_pin(v->checkpoint, shard->file)->size;
 		tell_overlap(v, first, end,
 			     "stored item overlaps the one before");
 	}

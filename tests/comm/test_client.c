@@ -27,10 +27,10 @@ static int serve_catalog(void *context, const struct catalog_part *part,
 	struct peers *peers = peers_of(rank);
 	int error = catalog_error[rank];
 
-	if (part->signature != SIGNATURE || strcmp(part->path, "folder") != 0)
+	if (part->wanted.signature != SIGNATURE || strcmp(part->wanted.path, "folder") != 0)
 		return -ESTALE;
 	pthread_mutex_lock(&served[rank].lock);
-	if (!error && !catalogs[rank] && part->kept)
+	if (!error && !catalogs[rank] && part->wanted.kept)
 		error = -ESTALE;
 	else if (!error && !catalogs[rank])
 		error = peers->catalog(peers, part, &catalogs[rank]);
@@ -68,7 +68,7 @@ static void stop_tree(void)
 static int fetch(unsigned rank, struct catalog **ret_catalog)
 {
 	const struct catalog_part part = {
-		.path = "folder", .signature = SIGNATURE,
+		.wanted = { .path = "folder", .signature = SIGNATURE },
 	};
 
 	*ret_catalog = NULL;
@@ -190,7 +190,7 @@ static void a_parent_that_refuses(void **state)
 static void from_who_has_it(void **state)
 {
 	const struct catalog_part part = {
-		.path = "folder", .signature = SIGNATURE, .kept = true,
+		.wanted = { "folder", SIGNATURE, true },
 	};
 	struct peers *peers;
 	struct catalog *catalog = NULL;

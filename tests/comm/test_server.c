@@ -82,8 +82,8 @@ static int catalog(void *context, const struct catalog_part *part,
 		   uint64_t *ret_total)
 {
 	assert_ptr_equal(context, &handled);
-	assert_string_equal(part->path, "a/b");
-	assert_int_equal(part->signature, 5);
+	assert_string_equal(part->wanted.path, "a/b");
+	assert_int_equal(part->wanted.signature, 5);
 	assert_int_equal(part->offset, 6);
 	assert_int_equal(size, LIMIT_READ_SIZE - sizeof(*ret_total));
 	*ret_total = 12345;
@@ -286,7 +286,7 @@ static void files(void **state)
 static void catalogs(void **state)
 {
 	const struct catalog_part part = {
-		.path = "a/b", .signature = 5, .offset = 6,
+		.wanted = { .path = "a/b", .signature = 5 }, .offset = 6,
 	};
 	struct engine_call call;
 	uint64_t total;

@@ -83,7 +83,7 @@ static void who_will_be_asked_next(void **state)
 	(void)state;
 	open_store(&world, true, 2);
 	entry = catalog_entry(store.catalog, 0);
-	owners[catalog_shard(store.catalog, entry, 0)->file] = 1;
+	placed->replicas[catalog_shard(store.catalog, entry, 0)->file].rank = 1;
 	atomic_store(&knows[1], false);
 	atomic_store(&knows[2], false);
 	assert_int_equal(read_range(0, 4096), 0);
@@ -138,17 +138,16 @@ static void errors_of_ranks(void **state)
 static void a_file_that_is_another(void **state)
 {
 	struct world world = rows_world(4, 16);
-	const struct pin none = { .inode = 0 };
 
 	(void)state;
 	open_store(&world, true, 1);
-	store.pins[0].size++;
+	placed->replicas[0].pin.size++;
 	assert_int_equal(read_range(0, store.size), -ESTALE);
 	assert_true(atomic_load(&stale));
 	close_store();
 	/* Nobody had it: it is for the source below to say so. */
 	open_store(&world, true, 1);
-	store.pins[0] = none;
+	placed->files[0].count = store.placement->files[0].count = 0;
 	assert_int_equal(read_range(0, store.size), -EIO);
 	close_store();
 }

@@ -100,16 +100,18 @@ static void files(void **state)
 
 static void catalogs(void **state)
 {
-	const struct catalog_part part = { "x", UINT64_MAX, 1, true };
+	const struct catalog_part part = {
+		.wanted = { "x", UINT64_MAX, true }, .offset = 1,
+	};
 	const uint64_t hash[2] = { 5, UINT64_MAX };
 
 	(void)state;
 	assert_int_equal(wire_catalog(&wire, &part), 0);
 	check_whole(SERVICE_CATALOG);
-	assert_string_equal(got.part.path, "x");
-	assert_int_equal(got.part.signature, UINT64_MAX);
+	assert_string_equal(got.part.wanted.path, "x");
+	assert_int_equal(got.part.wanted.signature, UINT64_MAX);
 	assert_int_equal(got.part.offset, 1);
-	assert_true(got.part.kept);
+	assert_true(got.part.wanted.kept);
 	assert_int_equal(wire_learn(&wire, "y", hash), 0);
 	check_whole(SERVICE_LEARN);
 	assert_string_equal(got.path, "y");
@@ -231,7 +233,9 @@ static void bad_paths(void **state)
 	(void)state;
 	for (i = 0; i < COUNT_OF(bad); i++) {
 		const struct file_range range = { .path = bad[i] };
-		const struct catalog_part part = { .path = bad[i] };
+		const struct catalog_part part = {
+			.wanted.path = bad[i],
+		};
 
 		assert_int_equal(wire_path(&wire, bad[i]), 0);
 		assert_int_equal(read_wire(SERVICE_STATUS), -EPROTO);

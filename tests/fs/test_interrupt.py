@@ -274,16 +274,20 @@ def test_survives_a_signal(place, work):
 @pytest.mark.parametrize("work", [read_holed, look_up, open_stored],
                          ids=lambda f: f.__name__)
 def test_survives_a_signal_and_is_killed(place, work):
-    """The kernel tells of the first signal only."""
-    place.hold(work)
+    """The kernel tells of the first signal only: the answer is waited for,
+    and nobody else is."""
     for turn, number in enumerate(FATAL):
+        place.slow.forget_pages("holed/__0_0.distcp")
+        place.hold(work)
         with stuck(place, work, turn, handler=True) as client:
             deliver(place, client)
             assert not client.ended()
-            dies(client, number)
-    place.check_others()
-    place.slow.let_go()
-    place.check_all()
+            client.kill(number)
+            place.check_others()
+            place.slow.let_go()
+            poll(client.ended, 20, "the client ends")
+            assert client.status == -number
+        place.check_all()
 
 
 def test_past_the_page_cache(place):

@@ -138,9 +138,11 @@ static void check_image(const struct tree *tree, const struct view_group *group,
 			const bool found[MOST], size_t strip)
 {
 	struct reply *reply = reply_create();
-	struct pin there = { .inode = 1, .size = UINT64_MAX };
+	struct replica there = { .pin = { .inode = 1, .size = UINT64_MAX } };
+	struct placed_file file = { .count = 1 };
+	struct placement placement = { .files = &file, .replicas = &there };
 	struct checkpoint checkpoint = { .catalog = tree->catalog,
-					 .pins = &there };
+					 .placement = &placement };
 	struct header_in header;
 	struct virtual_file *content;
 	unsigned i, count = 0;

@@ -313,13 +313,25 @@ static struct json_object *parse(const struct array *text)
 	return object;
 }
 
+/* All of rank 0. */
+static void make_owned(const struct catalog *catalog,
+		       struct owned_catalog *ret_owned)
+{
+	ret_owned->catalog = catalog;
+	ret_owned->owners = calloc(catalog->file_count + 1, sizeof(uint32_t));
+	CHECK(ret_owned->owners);
+}
+
 static void check_json(const struct entry_at *e, uint64_t index)
 {
 	struct array text = { .data = NULL };
 	struct json_object *object, *value;
+	struct owned_catalog owned;
 	char encoded[NAME_ENCODED_MAX];
 
-	CHECK(catalog_json_tensor(e->catalog, index, 64 * MIB, &text) == 0);
+	make_owned(e->catalog, &owned);
+	CHECK(catalog_json_tensor(&owned, index, 64 * MIB, &text) == 0);
+	free((void *)owned.owners);
 	object = parse(&text);
 	CHECK(json_object_object_get_ex(object, "shards", &value));
 	CHECK(json_object_array_length(value) == e->entry->shard_count);
@@ -340,9 +352,13 @@ static void check_json(const struct entry_at *e, uint64_t index)
 static void check_attribute(const struct entry_at *e)
 {
 	struct array text = { .data = NULL };
-	int error = catalog_json_shards(e->catalog, e->entry, NULL,
-					LIMIT_XATTR_SIZE, &text);
+	struct owned_catalog owned;
+	int error;
 
+	make_owned(e->catalog, &owned);
+	error = catalog_json_shards(&owned, e->entry, NULL, LIMIT_XATTR_SIZE,
+				    &text);
+	free((void *)owned.owners);
 	CHECK(error == 0 || error == -E2BIG);
 	if (!error)
 		json_object_put(parse(&text));

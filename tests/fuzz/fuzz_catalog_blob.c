@@ -15,6 +15,7 @@
 #include "shard/read/virtual_file.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Beyond these it is looked at only in part, to stay fast. */
@@ -149,8 +150,14 @@ static void check_name(const struct entry_at *e)
 static void check_text(const struct entry_at *e)
 {
 	struct array text = { .data = NULL };
-	int error = catalog_json_tensor(e->catalog, e->index, TEXT_MAX, &text);
+	struct owned_catalog owned = {
+		e->catalog, calloc(e->catalog->file_count + 1, sizeof(uint32_t)),
+	};
+	int error;
 
+	CHECK(owned.owners);
+	error = catalog_json_tensor(&owned, e->index, TEXT_MAX, &text);
+	free((void *)owned.owners);
 	CHECK(error == 0 || error == -E2BIG);
 	array_finish(&text);
 }

@@ -7,6 +7,8 @@
  * Input: `.metadata`, a separator, and the file `__0_0.distcp`.
  */
 #include "tests/fuzz/catalog_check.h"
+
+#include "support/opening.h"
 #include "tests/fuzz/fuzz.h"
 
 #include "shard/checkpoint/checkpoint.h"
@@ -354,7 +356,7 @@ static void check_checkpoint(const struct checkpoint *c, const uint8_t *data,
 		if (s.entry->flags & CATALOG_OBJECT)
 			check_object(&s);
 	}
-	CHECK(checkpoint_is_current(c, &cursor));
+	CHECK(opening_is_current(c, &cursor));
 	reply_destroy(reply);
 }
 
@@ -375,14 +377,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		make_folder();
 	write_file(file_names[0], data, first);
 	write_file(file_names[1], data + size - second, second);
-	error = checkpoint_open(folder, &options, &checkpoint, report);
+	error = opening_checkpoint(folder, &options, &checkpoint, report);
 	if (error) {
 		CHECK(error == -EBADMSG || error == -E2BIG);
 		CHECK(report->fault.error == error && report->fault.reason);
 		CHECK(strcmp(report->file, file_names[0]) == 0);
 	} else {
 		check_checkpoint(checkpoint, data + size - second, second);
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 	}
 	decoded_cache_destroy(options.cache);
 	free(report);

@@ -6,7 +6,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "shard/store/union.h"
+#include "shard/store/union_folders.h"
 
 #include <errno.h>
 #include <string.h>
@@ -84,21 +84,25 @@ static void walk(const uint8_t *data, size_t size)
 	CHECK(position == before);
 }
 
-static void check_merged(const struct merged *merged)
+static void check_union(const struct union_folder *folder)
 {
-	const struct merged_entry *entry;
+	const struct store_list *list = &folder->list;
+	const struct store_entry *entry;
 	size_t i;
 
-	CHECK(merged->count >= 1);
-	for (i = 0; i < merged->count; i++) {
-		entry = &merged->entries[i];
+	CHECK(list->count >= 1);
+	for (i = 0; i < list->count; i++) {
+		entry = &list->entries[i];
 		CHECK(i == 0 || strcmp(entry[-1].name, entry->name) < 0);
-		CHECK(merged_find(merged, entry->name) == entry);
-		CHECK(strlen(entry->name) == entry->stored.name_size);
-		CHECK(strlen(entry->target) == entry->target_size);
+		CHECK(store_list_find(list, entry->name) == entry);
+		CHECK(entry->known && strlen(entry->name) > 0 &&
+		      strlen(entry->name) <= 255);
+		CHECK(entry->owner < 2 && entry->replica_count <= 2);
+		CHECK(S_ISLNK(entry->pin.mode) || !*entry->target);
+		CHECK(!S_ISREG(entry->pin.mode) || entry->replica_count > 0);
 	}
-	entry = merged_find(merged, ".metadata");
-	CHECK(entry && entry->rank == 0);
+	entry = store_list_find(list, ".metadata");
+	CHECK(entry && entry->owner == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -112,14 +116,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		},
 		.data = data, .size = size,
 	};
-	struct merger *merger = merger_create(&sent.peers, NULL, NULL);
-	struct merged *merged;
+	struct union_folders *folders =
+		union_folders_create(&sent.peers, NULL, NULL);
+	struct union_folder *folder;
 
-	CHECK(merger);
+	CHECK(folders);
 	walk(data, size);
-	CHECK(merger_get(merger, "folder", false, &merged) == 0);
-	check_merged(merged);
-	merged_put(merged);
-	merger_destroy(merger);
+	CHECK(union_folders_get(folders, "folder", false, &folder) == 0);
+	check_union(folder);
+	store_list_put(&folder->list);
+	union_folders_destroy(folders);
 	return 0;
 }

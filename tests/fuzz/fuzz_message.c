@@ -86,7 +86,7 @@ static int handle_catalog(void *context, const struct catalog_part *part,
 			  uint64_t *ret_total)
 {
 	(void)context;
-	check_path(part->path);
+	check_path(part->wanted.path);
 	memset(buffer, 'c', size);
 	*ret_size = size;
 	*ret_total = part->offset;

@@ -5,6 +5,7 @@
 #include "support/reading.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@ struct dice dice;
 struct ranks ranks;
 struct test_store store;
 struct source *source;
-uint32_t owners[STORE_FILES + 1];
+struct placement *placed;
 atomic_bool stale;
 atomic_bool knows[RANKS], learns, spoils;
 atomic_uint lessons, cut;
@@ -78,8 +79,9 @@ static int pieces(void *context, const struct piece_request *request,
 					      piece->shard)->file;
 		uint64_t bytes = dtype_info(entry->dtype)->size;
 
-		if (owners[file] != rank ||
-		    pin_hash(&store.pins[file]) != request->pins[i])
+		if (placed->replicas[file].rank != rank ||
+		    pin_hash(placement_pin(store.placement, file)) !=
+			    request->pins[i])
 			return -ESTALE;
 		for (j = 0; j < entry->ndim; j++)
 			bytes *= piece->count[j];
@@ -143,19 +145,34 @@ int peer_store_stop(void **state)
 	return 0;
 }
 
+/* Each file has one owner, and of their folders only rank 0's is here. */
+static void place_files(int owner)
+{
+	uint64_t count = store.catalog->file_count, i;
+
+	placed = placement_create(RANKS, count, count);
+	assert_non_null(placed);
+	placed->folders[0] = fcntl(store.folder.fd, F_DUPFD_CLOEXEC, 0);
+	for (i = 0; i < count; i++) {
+		placed->files[i] = store.placement->files[i];
+		placed->replicas[i] = store.placement->replicas[i];
+		placed->replicas[i].rank =
+			owner >= 0 ? (uint32_t)owner :
+			(uint32_t)dice_below(&dice, RANKS);
+	}
+}
+
 void open_store(const struct world *world, bool plain, int owner)
 {
-	struct peer_files files;
+	struct shard_files files;
 	unsigned i;
 
 	test_store_make(&store, world, plain, &dice);
-	for (i = 0; i <= STORE_FILES; i++)
-		owners[i] = owner >= 0 ? (uint32_t)owner :
-				(uint32_t)dice_below(&dice, RANKS);
+	place_files(owner);
 	stores[0] = store.folder.fd;
-	files = (struct peer_files){
-		.path = "folder", .catalog = store.catalog, .ranks = owners,
-		.pins = store.pins, .stale = &stale,
+	files = (struct shard_files){
+		.path = "folder", .catalog = store.catalog,
+		.placement = placed, .stale = &stale,
 	};
 	atomic_store(&stale, false);
 	atomic_store(&read_error, 0);
@@ -176,6 +193,7 @@ void close_store(void)
 	reply_release(store.reply);
 	source->destroy(source);
 	ranks_await_free(&ranks, 0);
+	placement_destroy(placed);
 	test_store_free(&store);
 }
 

@@ -20,7 +20,7 @@ extern struct dice dice;		/* made by main */
 extern struct ranks ranks;
 extern struct test_store store;
 extern struct source *source;		/* of rank 0 */
-extern uint32_t owners[STORE_FILES + 1]; /* of each file */
+extern struct placement *placed;	/* its files, as rank 0 knows them */
 extern atomic_bool stale;
 
 /* What the others do. */

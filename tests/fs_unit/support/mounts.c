@@ -11,6 +11,7 @@
 #include "fs/fuse/workers.h"
 #include "fs/tree/report.h"
 #include "fs/tree/serve.h"
+#include "fs/tree/view_inode.h"
 #include "shard/base/pool.h"
 #include "shard/store/lanes.h"
 
@@ -33,7 +34,6 @@ struct daemon {
 	struct namespace ns;
 	struct ops ops;
 	struct pool *pool;
-	struct watch *watch;
 	struct fuse_session *session;
 	struct workers workers;
 	struct kernel *kernel;
@@ -177,7 +177,7 @@ static void join(unsigned rank, const struct mounts_options *options)
 			peers->stores[i] = fcntl(mounts_stores[i].fd,
 						 F_DUPFD_CLOEXEC, 0);
 	serve_handlers(&daemon->ns, &daemon->handlers);
-	assert_int_equal(namespace_join(&daemon->ns, peers), 0);
+	assert_int_equal(tree_join(&daemon->ns, peers), 0);
 }
 
 /* ---- daemons ------------------------------------------------------------- */
@@ -197,12 +197,13 @@ static void drop_pages(void *context, uint64_t inode)
 static void drop_names(void *context, unsigned count)
 {
 	struct daemon *daemon = context;
-	struct named named;
+	char name[NAME_MAX + 1];
+	uint64_t parent;
 
-	for (; count > 0 && nodes_oldest(&daemon->ns.nodes, &named); count--)
-		fuse_lowlevel_notify_inval_entry(daemon->session, named.parent,
-						 named.name,
-						 strlen(named.name));
+	for (; count > 0 && view_named_oldest(&daemon->ns, &parent, name);
+	     count--)
+		fuse_lowlevel_notify_inval_entry(daemon->session, parent, name,
+						 strlen(name));
 }
 
 static void make_session(struct daemon *daemon, unsigned ranks)
@@ -217,11 +218,10 @@ static void make_session(struct daemon *daemon, unsigned ranks)
 	for (i = 0; i < lane_count(ranks); i++)
 		lane_max[i] = MOUNTS_LANE_MAX;
 	daemon->pool = pool_create(16, lane_max, lane_count(ranks));
-	daemon->watch = watch_create();
-	assert_true(daemon->pool && daemon->watch);
+	assert_non_null(daemon->pool);
 	daemon->ops = (struct ops){
 		.ns = &daemon->ns, .pool = daemon->pool,
-		.watch = daemon->watch, .interruptible = ranks > 1,
+		.interruptible = ranks > 1,
 		.lane = ranks > 1 ? LANE_FOLDERS : LANE_STORE,
 		.ready = ignore,
 	};
@@ -247,7 +247,7 @@ static void make_report(struct daemon *daemon, unsigned rank)
 
 static void start(unsigned rank, const struct mounts_options *options)
 {
-	const struct namespace_options namespace_options = {
+	const struct tree_options tree_options = {
 		.decoded_cache = 16 << 20, .hf_root = options->hf_root,
 		.hf_assets = options->hf_assets, .ranks = options->count > 1,
 	};
@@ -255,8 +255,8 @@ static void start(unsigned rank, const struct mounts_options *options)
 	const char *bad;
 
 	memset(daemon, 0, sizeof(*daemon));
-	assert_int_equal(namespace_init(&daemon->ns, mounts_stores[rank].path,
-					&namespace_options, &bad), 0);
+	assert_int_equal(tree_init(&daemon->ns, mounts_stores[rank].path,
+					&tree_options, &bad), 0);
 	make_session(daemon, options->count);
 	make_report(daemon, rank);
 }
@@ -321,9 +321,8 @@ static void finish(struct daemon *daemon)
 	fuse_session_destroy(daemon->session);
 	kernel_destroy(daemon->kernel);
 	workers_finish(&daemon->workers);
-	watch_destroy(daemon->watch);
 	pool_destroy(daemon->pool);
-	namespace_finish(&daemon->ns);
+	tree_finish(&daemon->ns);
 	if (daemon_count > 1) {
 		/* It goes with the ranks. */
 		daemon->client.engine = NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
-#include "support/catalog_zoo.h"
 #include "support/catalog_out.h"
+#include "support/catalog_zoo.h"
 
 #include "shard/base/name.h"
 

@@ -6,6 +6,7 @@
  */
 #include "support/test.h"
 #include "support/catalog_zoo.h"
+#include "support/opening.h"
 #include "support/sample.h"
 
 #include "shard/base/array.h"
@@ -128,10 +129,10 @@ static bool check_checkpoint(int folder, const char *what)
 	struct checkpoint_report report;
 	struct checkpoint *checkpoint;
 
-	if (checkpoint_open(folder, &options, &checkpoint, &report))
+	if (opening_checkpoint(folder, &options, &checkpoint, &report))
 		return false;
 	check_good(checkpoint->catalog, what);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	return true;
 }
 
@@ -281,12 +282,17 @@ static void flipped(void **state)
 /* All that is said of the entries, which a sanitizer watches. */
 static void say_all(const struct catalog *catalog)
 {
+	const struct owned_catalog owned = {
+		catalog, calloc(catalog->file_count + 1, sizeof(uint32_t)),
+	};
 	struct array text = { .data = NULL };
 	uint64_t i;
 
+	assert_non_null(owned.owners);
 	assert_true(finds_all(catalog));
 	for (i = 0; i < catalog->tensor_count; i++)
-		assert_int_equal(catalog_json_tensor(catalog, i, 0, &text), 0);
+		assert_int_equal(catalog_json_tensor(&owned, i, 0, &text), 0);
+	free((void *)owned.owners);
 	array_finish(&text);
 }
 

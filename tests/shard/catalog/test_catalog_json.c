@@ -8,6 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Whose the files are, unless a test says something else. */
+static uint32_t owners[8];
+
+static const struct owned_catalog *own(const struct catalog *catalog)
+{
+	static struct owned_catalog owned;
+
+	owned = (struct owned_catalog){ catalog, owners };
+	return &owned;
+}
+
 static void check_text(struct array *out, const char *expected)
 {
 	assert_int_equal(array_append(out, "", 1), 0);
@@ -20,7 +31,8 @@ static void check_tensor(const struct catalog *catalog, uint64_t index,
 {
 	struct array out = { .data = NULL };
 
-	assert_int_equal(catalog_json_tensor(catalog, index, MIB, &out), 0);
+	assert_int_equal(catalog_json_tensor(own(catalog), index, MIB, &out),
+			 0);
 	check_text(&out, expected);
 }
 
@@ -105,6 +117,34 @@ static void names_that_are_not_utf8(void **state)
 	catalog_put(catalog);
 }
 
+/* The rank is not the catalog's, which is the same on all. */
+static void ranks_are_those_of_the_files(void **state)
+{
+	struct notes notes;
+	struct catalog_builder *builder = catalog_out_create(&notes);
+	const struct box shape = BOX1(0, 4);
+	struct array out = { .data = NULL };
+	struct catalog *catalog;
+
+	(void)state;
+	catalog_out_begin(builder, "w", DTYPE_U8, &shape);
+	catalog_out_shard(builder, BOX1(0, 1), "one", 0, 1);
+	catalog_out_shard(builder, BOX1(1, 3), "two", 0, 3);
+	catalog_out_end(builder);
+	catalog = catalog_out_finish(builder);
+	owners[0] = 7;
+	owners[1] = 300;
+	assert_int_equal(catalog_json_shards(own(catalog),
+		catalog_entry(catalog, 0), NULL, 0, &out), 0);
+	check_text(&out, "[{\"box\":{\"offsets\":[0],\"sizes\":[1]},"
+			 "\"rank\":7,\"file\":\"one\",\"offset\":0,"
+			 "\"size\":1},{\"box\":{\"offsets\":[1],"
+			 "\"sizes\":[3]},\"rank\":300,\"file\":\"two\","
+			 "\"offset\":0,\"size\":3}]");
+	memset(owners, 0, sizeof(owners));
+	catalog_put(catalog);
+}
+
 /* JSON is UTF-8, also where it names a file. */
 static void paths_that_are_not_utf8(void **state)
 {
@@ -119,7 +159,7 @@ static void paths_that_are_not_utf8(void **state)
 	catalog_out_shard(builder, scalar, "f\xff", 0, 1);
 	catalog_out_end(builder);
 	catalog = catalog_out_finish(builder);
-	assert_int_equal(catalog_json_shards(catalog,
+	assert_int_equal(catalog_json_shards(own(catalog),
 		catalog_entry(catalog, 0), NULL, 0, &out), 0);
 	check_text(&out, "[" SHARD("[]", "[]", "f\xef\xbf\xbd", "0", "1") "]");
 	catalog_put(catalog);
@@ -185,12 +225,12 @@ static void shards_that_a_selection_touches(void **state)
 	struct box selection = BOX2(3, 1, 2, 1);
 
 	(void)state;
-	assert_int_equal(catalog_json_shards(catalog,
+	assert_int_equal(catalog_json_shards(own(catalog),
 		catalog_entry(catalog, 0), &selection, 0, &out), 0);
 	check_text(&out, "[" SHARD("[3,0]", "[1,3]", "f", "3", "1") ","
 			 SHARD("[4,0]", "[1,3]", "f", "4", "1") "]");
 	selection = BOX2(3, 1, 2, 0);
-	assert_int_equal(catalog_json_shards(catalog,
+	assert_int_equal(catalog_json_shards(own(catalog),
 		catalog_entry(catalog, 0), &selection, 0, &out), 0);
 	check_text(&out, "[]");
 	catalog_put(catalog);
@@ -204,12 +244,12 @@ static void limit_of_the_text(void **state)
 	size_t size, limit;
 
 	(void)state;
-	assert_int_equal(catalog_json_shards(catalog, entry, NULL, 0, &out),
+	assert_int_equal(catalog_json_shards(own(catalog), entry, NULL, 0, &out),
 			 0);
 	size = out.size;
 	array_finish(&out);
 	for (limit = 1; limit < size + 5; limit++) {
-		int error = catalog_json_shards(catalog, entry, NULL, limit,
+		int error = catalog_json_shards(own(catalog), entry, NULL, limit,
 						&out);
 
 		assert_int_equal(error, limit < size ? -E2BIG : 0);
@@ -224,6 +264,7 @@ int main(void)
 		cmocka_unit_test(tensors),
 		cmocka_unit_test(holes_and_overlaps),
 		cmocka_unit_test(names_that_are_not_utf8),
+		cmocka_unit_test(ranks_are_those_of_the_files),
 		cmocka_unit_test(paths_that_are_not_utf8),
 		cmocka_unit_test(unknown_type),
 		cmocka_unit_test(shapes),

@@ -192,7 +192,7 @@ static const struct rule header_rules[] = {
 	{ "does not fit", odd_dims },
 };
 
-RULE(rank, file(c)->rank = 1)
+RULE(reserved, file(c)->reserved = 1)
 RULE(path_first, file(c)->path = c->names)
 RULE(path_behind, file(c)->path = c->tensor_slots)
 RULE(path_far, file(c)->path = UINT64_MAX)
@@ -213,7 +213,7 @@ RULE(chain_open, transform(c)->text_size--)
 RULE(chain_empty, transform(c)->text_size = 0)
 
 static const struct rule text_rules[] = {
-	{ "file of a rank", rank }, { "path beyond", path_first },
+	{ "reserved bytes", reserved }, { "path beyond", path_first },
 	{ "path beyond", path_behind }, { "path beyond", path_far },
 	{ "path beyond", path_last }, { "path beyond", path_long },
 	{ "path beyond", path_max },

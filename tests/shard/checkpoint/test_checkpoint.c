@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
+#include "support/opening.h"
 #include "support/sample.h"
 
 #include <errno.h>
@@ -32,7 +33,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	reply_destroy(reply);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	folder_remove(&folder);
 	assert_int_equal(folder_count_descriptors(), descriptors);
 	return 0;
@@ -40,7 +41,7 @@ static int teardown(void **state)
 
 static void open_sample(void)
 {
-	int error = checkpoint_open(folder.fd, &plain_options, &checkpoint, &report);
+	int error = opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report);
 
 	if (error)
 		fail_msg("%d: %s, byte %llu: %s", error, report.file,
@@ -68,9 +69,9 @@ static void one_metadata_file(void **state)
 	check_sample(7);
 	assert_int_equal(report.notes.count, 0);
 	assert_int_equal(checkpoint->markers.count, 1);
-	assert_string_equal(checkpoint->markers.markers[0].name, ".metadata");
+	assert_string_equal(checkpoint->markers.files[0].name, ".metadata");
 	assert_int_equal(fstatat(folder.fd, ".metadata", &status, 0), 0);
-	assert_int_equal(checkpoint->status.st_ino, status.st_ino);
+	assert_int_equal(checkpoint_marker_pin(checkpoint)->inode, status.st_ino);
 }
 
 static void metadata_of_each_rank(void **state)
@@ -80,8 +81,8 @@ static void metadata_of_each_rank(void **state)
 	open_sample();
 	check_sample(9);
 	assert_int_equal(checkpoint->markers.count, 2);
-	assert_string_equal(checkpoint->markers.markers[0].name, "__0.metadata");
-	assert_string_equal(checkpoint->markers.markers[1].name, "__1.metadata");
+	assert_string_equal(checkpoint->markers.files[0].name, "__0.metadata");
+	assert_string_equal(checkpoint->markers.files[1].name, "__1.metadata");
 }
 
 /* Ranks in the order of their numbers; other names are no markers. */
@@ -106,8 +107,8 @@ static void names_of_rank_markers(void **state)
 	open_sample();
 	check_sample(0);
 	assert_int_equal(checkpoint->markers.count, 2);
-	assert_string_equal(checkpoint->markers.markers[0].name, "__9.metadata");
-	assert_string_equal(checkpoint->markers.markers[1].name, "__10.metadata");
+	assert_string_equal(checkpoint->markers.files[0].name, "__9.metadata");
+	assert_string_equal(checkpoint->markers.files[1].name, "__10.metadata");
 }
 
 static void metadata_goes_before_that_of_ranks(void **state)
@@ -123,12 +124,12 @@ static void metadata_goes_before_that_of_ranks(void **state)
 static void no_marker(void **state)
 {
 	(void)state;
-	assert_true(checkpoint_signature(folder.fd) == 0);
-	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report),
+	assert_true(opening_signature(folder.fd) == 0);
+	assert_int_equal(opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report),
 			 -ENOENT);
 	folder_write(&folder, ".metadata.tmp", "x", 1);
-	assert_true(checkpoint_signature(folder.fd) == 0);
-	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report),
+	assert_true(opening_signature(folder.fd) == 0);
+	assert_int_equal(opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report),
 			 -ENOENT);
 	assert_null(checkpoint);
 }
@@ -136,7 +137,7 @@ static void no_marker(void **state)
 static void check_refusal(int error, const char *file, uint64_t offset,
 			  const char *reason)
 {
-	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report),
+	assert_int_equal(opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report),
 			 error);
 	assert_null(checkpoint);
 	assert_string_equal(report.file, file);
@@ -225,17 +226,17 @@ static void signature_follows_the_markers(void **state)
 
 	(void)state;
 	sample_write(&folder, true, 0);
-	before = checkpoint_signature(folder.fd);
+	before = opening_signature(folder.fd);
 	assert_true(before != 0);
-	assert_true(checkpoint_signature(folder.fd) == before);
+	assert_true(opening_signature(folder.fd) == before);
 	folder_poke(&folder, "__1.metadata", 0, 0x80);
-	after = checkpoint_signature(folder.fd);
+	after = opening_signature(folder.fd);
 	assert_true(after != before && after != 0);
 	assert_int_equal(unlinkat(folder.fd, "__1.metadata", 0), 0);
-	before = checkpoint_signature(folder.fd);
+	before = opening_signature(folder.fd);
 	assert_true(before != after && before != 0);
 	folder_write(&folder, ".metadata", "x", 1);
-	after = checkpoint_signature(folder.fd);
+	after = opening_signature(folder.fd);
 	assert_true(before != after && after != 0);
 }
 
@@ -245,10 +246,10 @@ static void folder_stays_the_callers(void **state)
 	sample_write(&folder, false, 0);
 	open_sample();
 	assert_true(fcntl(folder.fd, F_GETFD) >= 0);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	checkpoint = NULL;
 	assert_true(fcntl(folder.fd, F_GETFD) >= 0);
-	checkpoint_close(NULL);
+	opening_close(NULL);
 }
 
 int main(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Does an open checkpoint notice that the store changed, and only then? */
 #include "support/test.h"
+#include "support/opening.h"
 #include "support/sample.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ static int setup_ranks(bool local)
 {
 	folder_make(&folder);
 	sample_write(&folder, local, 1);
-	return checkpoint_open(folder.fd, &plain_options, &checkpoint, &report);
+	return opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report);
 }
 
 static int setup(void **state)
@@ -40,7 +41,7 @@ static int setup_local(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	folder_remove(&folder);
 	return 0;
 }
@@ -49,7 +50,7 @@ static bool is_current(void)
 {
 	uint64_t cursor = 0;
 
-	return checkpoint_is_current(checkpoint, &cursor);
+	return opening_is_current(checkpoint, &cursor);
 }
 
 static void unchanged(void **state)
@@ -59,7 +60,7 @@ static void unchanged(void **state)
 
 	(void)state;
 	for (i = 0; i < 5; i++)
-		assert_true(checkpoint_is_current(checkpoint, &cursor));
+		assert_true(opening_is_current(checkpoint, &cursor));
 	/* Others' files are no part of it. */
 	folder_write(&folder, "notes.txt", "x", 1);
 	folder_write(&folder, ".metadata.tmp", "x", 1);
@@ -114,10 +115,10 @@ static void missing_data_that_appears(void **state)
 	static char bytes[4] = "PK\3\4";
 
 	(void)state;
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	checkpoint = NULL;
 	assert_int_equal(unlinkat(folder.fd, "__0_0.distcp", 0), 0);
-	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report), 0);
+	assert_int_equal(opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report), 0);
 	assert_true(is_current());
 	folder_write(&folder, "__0_0.distcp", bytes, sizeof(bytes));
 	assert_false(is_current());
@@ -148,16 +149,24 @@ static void metadata_for_all_ranks_appears(void **state)
 /* Too few descriptors say nothing about the store. */
 static void no_descriptor_left(void **state)
 {
+	struct store *store = checkpoint->folder->store;
+	struct metadata_files markers;
+	struct store_folder *now;
 	struct rlimit limit, old;
+	uint64_t cursor = 0;
 	bool current;
 
 	(void)state;
+	assert_int_equal(store->open_folder(store, store_path_in(NULL, ""), &now), 0);
+	assert_int_equal(metadata_files_read(now, NULL, &markers), 0);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	limit = old;
 	limit.rlim_cur = 0;
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	current = is_current();
+	current = checkpoint_is_current(checkpoint, now, &markers, &cursor);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	metadata_files_finish(&markers);
+	store_folder_put(now);
 	assert_true(current);
 }
 
@@ -169,9 +178,9 @@ static void cursor_goes_round(void **state)
 
 	(void)state;
 	for (i = 0; i < 10; i++)
-		assert_true(checkpoint_is_current(checkpoint, &cursor));
+		assert_true(opening_is_current(checkpoint, &cursor));
 	folder_poke(&folder, "__1_0.distcp", 0, 'P');
-	assert_false(checkpoint_is_current(checkpoint, &cursor));
+	assert_false(opening_is_current(checkpoint, &cursor));
 }
 
 int main(void)

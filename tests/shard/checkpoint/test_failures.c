@@ -7,6 +7,7 @@
  */
 #include "support/test.h"
 #include "support/fail.h"
+#include "support/opening.h"
 #include "support/sample.h"
 
 #include "shard/base/limits.h"
@@ -69,7 +70,7 @@ static struct checkpoint *open_now(void)
 	struct checkpoint_report report;
 	struct checkpoint *checkpoint = NULL;
 
-	assert_int_equal(checkpoint_open(folder.fd, &plain_options, &checkpoint, &report), 0);
+	assert_int_equal(opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report), 0);
 	assert_int_equal(report.notes.count, 0);
 	return checkpoint;
 }
@@ -105,7 +106,7 @@ static void fail_opening(unsigned groups, int expected)
 
 		assert_true(n < TOO_MANY);
 		fail_arm(groups, n);
-		error = checkpoint_open(folder.fd, &plain_options, &checkpoint, &report);
+		error = opening_checkpoint(folder.fd, &plain_options, &checkpoint, &report);
 		hit = fail_disarm();
 		if (error) {
 			check_error(error, expected, n);
@@ -118,10 +119,10 @@ static void fail_opening(unsigned groups, int expected)
 					 report.notes.line[0]);
 			check_all(checkpoint);
 		}
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 		checkpoint = open_now();
 		check_all(checkpoint);
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 		assert_int_equal(folder_count_descriptors(), descriptors);
 	}
 	print_message("%u calls\n", n - 2);
@@ -156,21 +157,22 @@ static void fail_reading(unsigned groups, int expected, bool gather,
 		reply_destroy(reply);
 		if (!lasting)
 			check_all(checkpoint);
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 		checkpoint = open_now();
 		check_all(checkpoint);
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 	}
 	print_message("%u calls\n", n - 2);
 }
 
 static int list_tensors(struct checkpoint *checkpoint, struct array *out)
 {
+	const struct owned_catalog owned = checkpoint_owned(checkpoint);
 	uint64_t i;
 	int error = 0;
 
 	for (i = 0; i < checkpoint->catalog->tensor_count && !error; i++)
-		error = catalog_json_tensor(checkpoint->catalog, i, MIB, out);
+		error = catalog_json_tensor(&owned, i, MIB, out);
 	return error;
 }
 
@@ -210,7 +212,7 @@ static void fail_listing(int (*list)(struct checkpoint *, struct array *),
 	bool hit = true;
 
 	assert_int_equal(list(checkpoint, &text), 0);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	for (n = 1; hit; n++) {
 		struct array out = { .data = NULL };
 		int error;
@@ -228,7 +230,7 @@ static void fail_listing(int (*list)(struct checkpoint *, struct array *),
 		assert_int_equal(out.size, text.size);
 		assert_memory_equal(out.data, text.data, text.size);
 		array_finish(&out);
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 	}
 	array_finish(&text);
 	print_message("%u calls\n", n - 2);

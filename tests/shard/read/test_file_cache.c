@@ -2,7 +2,9 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 #include "support/folder.h"
+#include "support/placing.h"
 
+#include "shard/base/io.h"
 #include "shard/read/file_cache.h"
 
 #include <errno.h>
@@ -19,7 +21,8 @@ enum { COUNT = 40, LIMIT = 32 };
 
 static struct test_folder folder;
 static struct catalog *catalog;
-static struct pin pins[COUNT];
+static struct placement *placement;
+static atomic_bool stale;
 static struct file_cache *files;
 
 static void name_of(unsigned index, char name[16])
@@ -38,7 +41,6 @@ static int setup(void **state)
 	(void)state;
 	folder_make(&folder);
 	for (i = 0; i < COUNT; i++) {
-		struct stat status;
 		char name[16];
 
 		name_of(i, name);
@@ -47,11 +49,11 @@ static int setup(void **state)
 		assert_int_equal(catalog_builder_file(builder, name,
 						      strlen(name), &index),
 				 0);
-		assert_int_equal(io_stat(folder.fd, name, &status), 0);
-		pins[i] = pin_from_stat(&status);
 	}
 	catalog = catalog_out_finish(builder);
-	files = file_cache_create(folder.fd, catalog, pins);
+	placement = placing_folder(folder.fd, catalog);
+	atomic_store(&stale, false);
+	files = file_cache_create(placement, catalog, &stale);
 	return files ? 0 : -1;
 }
 
@@ -59,6 +61,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	file_cache_destroy(files);
+	placement_destroy(placement);
 	catalog_put(catalog);
 	folder_remove(&folder);
 	return 0;
@@ -108,21 +111,23 @@ static void missing_file(void **state)
 	struct cached_file file;
 
 	(void)state;
-	pins[5] = (struct pin){ .inode = 0 };
+	placement->files[5].count = 0;
 	assert_int_equal(file_cache_get(files, 5, false, &file), -ENOENT);
-	assert_false(file_cache_is_stale(files));
+	assert_false(atomic_load(&stale));
 	assert_int_equal(file_cache_get(files, 6, false, &file), 0);
 	file_cache_put(files, 6);
 }
 
-/* Nothing is handed out any more, not even what did not change. */
+/* It is not handed out any more; what did not change is. */
 static void check_stale(unsigned index)
 {
 	struct cached_file file;
 
 	assert_int_equal(file_cache_get(files, index, false, &file), -ESTALE);
-	assert_true(file_cache_is_stale(files));
-	assert_int_equal(file_cache_get(files, 20, false, &file), -ESTALE);
+	assert_true(atomic_load(&stale));
+	assert_int_equal(file_cache_get(files, index, false, &file), -ESTALE);
+	assert_int_equal(file_cache_get(files, 20, false, &file), 0);
+	file_cache_put(files, 20);
 }
 
 static void changed_before_it_is_opened(void **state)
@@ -175,6 +180,113 @@ static void replaced_by_a_link_to_elsewhere(void **state)
 	check_stale(5);
 }
 
+/* ---- what changes and is no change of bytes ------------------------------- */
+
+static void check_open(unsigned index, const struct cached_file *file)
+{
+	assert_int_equal(file_cache_check(files, index), 0);
+	assert_int_equal(first_byte(file), index);
+	assert_false(atomic_load(&stale));
+}
+
+/* As retention does it. */
+static void removed_while_it_is_open(void **state)
+{
+	struct cached_file file;
+
+	(void)state;
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
+	assert_int_equal(unlinkat(folder.fd, "file5", 0), 0);
+	check_open(5, &file);
+	check_open(5, &file);
+	file_cache_put(files, 5);
+	/* As long as nobody needs its descriptor. */
+	assert_int_equal(file_cache_get(files, 5, true, &file), 0);
+	check_open(5, &file);
+	file_cache_put(files, 5);
+}
+
+static void covered_while_it_is_open(void **state)
+{
+	struct cached_file file;
+
+	(void)state;
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
+	folder_write(&folder, "new", "newer", 5);
+	assert_int_equal(renameat(folder.fd, "new", folder.fd, "file5"), 0);
+	check_open(5, &file);
+	file_cache_put(files, 5);
+}
+
+/* The number of its links stays the same: only its name tells. */
+static void renamed_while_it_is_open(void **state)
+{
+	struct cached_file file;
+
+	(void)state;
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
+	assert_int_equal(renameat(folder.fd, "file5", folder.fd, "trash"), 0);
+	check_open(5, &file);
+	assert_int_equal(renameat(folder.fd, "trash", folder.fd, "bin"), 0);
+	check_open(5, &file);
+	assert_int_equal(unlinkat(folder.fd, "bin", 0), 0);
+	check_open(5, &file);
+	file_cache_put(files, 5);
+}
+
+static void linked_and_of_another_mode(void **state)
+{
+	struct cached_file file;
+
+	(void)state;
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
+	assert_int_equal(linkat(folder.fd, "file5", folder.fd, "backup", 0), 0);
+	check_open(5, &file);
+	assert_int_equal(fchmodat(folder.fd, "file5", 0400, 0), 0);
+	check_open(5, &file);
+	file_cache_put(files, 5);
+}
+
+/* Also behind the back of one who has looked already. */
+static void rewritten_after_it_was_removed(void **state)
+{
+	struct cached_file file;
+	int fd = openat(folder.fd, "file5", O_WRONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
+	assert_int_equal(unlinkat(folder.fd, "file5", 0), 0);
+	check_open(5, &file);
+	assert_int_equal(pwrite(fd, "x", 1, 0), 1);
+	close(fd);
+	assert_int_equal(file_cache_check(files, 5), -ESTALE);
+	file_cache_put(files, 5);
+	assert_int_equal(file_cache_get(files, 5, false, &file), -ESTALE);
+	assert_true(atomic_load(&stale));
+}
+
+/* As rsync does it in place. */
+static void rewritten_with_its_time_set_back(void **state)
+{
+	struct cached_file file;
+	struct timespec times[2];
+	struct stat status;
+
+	(void)state;
+	assert_int_equal(file_cache_get(files, 5, false, &file), 0);
+	assert_int_equal(io_stat(folder.fd, "file5", &status), 0);
+	folder_poke(&folder, "file5", 0, 'x');
+	times[0] = status.st_atim;
+	times[1] = status.st_mtim;
+	assert_int_equal(utimensat(folder.fd, "file5", times, 0), 0);
+	assert_int_equal(file_cache_check(files, 5), -ESTALE);
+	file_cache_put(files, 5);
+	check_stale(5);
+}
+
+/* ---- descriptors ---------------------------------------------------------- */
+
 /* Few descriptors: those that nobody uses are closed again. */
 static void idle_files_are_closed(void **state)
 {
@@ -222,7 +334,7 @@ static void no_descriptor_left(void **state)
 	assert_int_equal(file_cache_get(files, 30, false, &file), -EMFILE);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	/* It says nothing about the file. */
-	assert_false(file_cache_is_stale(files));
+	assert_false(atomic_load(&stale));
 	assert_int_equal(file_cache_get(files, 30, false, &file), 0);
 	file_cache_put(files, 30);
 	for (i = 0; i < 6; i++)
@@ -284,6 +396,12 @@ int main(void)
 		TEST(replaced_by_an_equal_file),
 		TEST(replaced_by_a_folder),
 		TEST(replaced_by_a_link_to_elsewhere),
+		TEST(removed_while_it_is_open),
+		TEST(covered_while_it_is_open),
+		TEST(renamed_while_it_is_open),
+		TEST(linked_and_of_another_mode),
+		TEST(rewritten_after_it_was_removed),
+		TEST(rewritten_with_its_time_set_back),
 		TEST(idle_files_are_closed),
 		TEST(no_descriptor_left),
 		TEST(many_threads),

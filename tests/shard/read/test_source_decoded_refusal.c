@@ -153,7 +153,7 @@ static void missing_file(void **state)
 	assert_int_equal(coded_read_part(&coded, 2), -EIO);
 	assert_int_equal(coded_read_part(&coded, 2), -EIO);
 	coded_check_part(&coded, 1);
-	assert_false(source_file_is_stale(coded.files));
+	assert_false(atomic_load(&coded.stale));
 }
 
 static void unknown_extension(void **state)

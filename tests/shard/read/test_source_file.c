@@ -81,13 +81,13 @@ static void changed_file_is_stale(void **state)
 	(void)state;
 	check_shard(0);
 	check_shard(1);
-	assert_false(source_file_is_stale(store.source));
+	assert_false(atomic_load(&store.stale));
 	folder_poke(&store.folder, path_of(1), 10, 'x');
 	assert_int_equal(read_shard(1), -ESTALE);
-	assert_true(source_file_is_stale(store.source));
-	/* For good, and for all of the checkpoint. */
-	assert_int_equal(read_shard(0), -ESTALE);
+	assert_true(atomic_load(&store.stale));
+	/* For good, but no other file. */
 	assert_int_equal(read_shard(1), -ESTALE);
+	check_shard(0);
 }
 
 static void file_changed_before_the_first_read(void **state)
@@ -102,10 +102,9 @@ static void change_between_two_reads(void **state)
 	(void)state;
 	assert_int_equal(read_shard(3), 0);
 	folder_poke(&store.folder, path_of(3), 10, 'x');
-	assert_false(source_file_is_stale(store.source));
+	assert_false(atomic_load(&store.stale));
 	assert_int_equal(read_shard(3), -ESTALE);
-	assert_true(source_file_is_stale(store.source));
-	assert_int_equal(read_shard(0), -ESTALE);
+	assert_true(atomic_load(&store.stale));
 }
 
 static void truncated_file_is_stale(void **state)
@@ -123,6 +122,15 @@ static void removed_file_is_stale(void **state)
 	assert_int_equal(read_shard(1), -ESTALE);
 }
 
+static void open_file_outlives_its_name(void **state)
+{
+	(void)state;
+	check_shard(1);
+	assert_int_equal(unlinkat(store.folder.fd, path_of(1), 0), 0);
+	check_shard(1);
+	assert_false(atomic_load(&store.stale));
+}
+
 /* It was not there when the checkpoint was opened: damage, no change. */
 static void missing_file_is_an_io_error(void **state)
 {
@@ -133,7 +141,7 @@ static void missing_file_is_an_io_error(void **state)
 	assert_int_equal(read_shard(1), -EIO);
 	check_shard(0);
 	check_shard(2);
-	assert_false(source_file_is_stale(store.source));
+	assert_false(atomic_load(&store.stale));
 }
 
 static void file_that_is_too_short(void **state)
@@ -249,7 +257,7 @@ static void item_that_changes_while_it_is_used(void **state)
 	assert_int_equal(source_file_item(store.source, shard, change_file,
 					  (void *)(uintptr_t)path_of(2)),
 			 -ESTALE);
-	assert_true(source_file_is_stale(store.source));
+	assert_true(atomic_load(&store.stale));
 }
 
 /* Each with a reply of its own; errors as a count. */
@@ -302,6 +310,7 @@ int main(void)
 		TEST(change_between_two_reads),
 		TEST(truncated_file_is_stale),
 		TEST(removed_file_is_stale),
+		TEST(open_file_outlives_its_name),
 		TEST(missing_file_is_an_io_error),
 		TEST(file_that_is_too_short),
 		TEST(damaged_end_record),

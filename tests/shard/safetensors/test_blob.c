@@ -3,6 +3,7 @@
 #include "support/test.h"
 #include "support/catalog_out.h"
 #include "support/metadata_out.h"
+#include "support/opening.h"
 #include "support/reading.h"
 #include "support/safetensors_out.h"
 #include "support/sample.h"
@@ -33,7 +34,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	reply_destroy(reply);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	checkpoint = NULL;
 	folder_remove(&folder);
 	return 0;
@@ -109,7 +110,7 @@ static void open_now(void)
 {
 	static struct checkpoint_report report;
 
-	assert_int_equal(checkpoint_open(folder.fd, &options, &checkpoint,
+	assert_int_equal(opening_checkpoint(folder.fd, &options, &checkpoint,
 					 &report), 0);
 }
 
@@ -291,7 +292,7 @@ static void threads(void **state)
 			pthread_join(thread[i], &wrong);
 			assert_null(wrong);
 		}
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 		checkpoint = NULL;
 	}
 }

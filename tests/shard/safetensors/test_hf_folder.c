@@ -2,6 +2,7 @@
 /* Folders of safetensors files as checkpoints: what is opened, what is
  * noticed later. */
 #include "support/test.h"
+#include "support/opening.h"
 #include "support/put.h"
 #include "support/safetensors_out.h"
 #include "support/sample.h"
@@ -36,7 +37,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	reply_destroy(reply);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	folder_remove(&folder);
 	assert_int_equal(folder_count_descriptors(), descriptors);
 	return 0;
@@ -66,7 +67,7 @@ static void write_text(const char *name, const char *text)
 
 static void open_now(void)
 {
-	int error = checkpoint_open(folder.fd, &options, &checkpoint, &report);
+	int error = opening_checkpoint(folder.fd, &options, &checkpoint, &report);
 
 	if (error)
 		fail_msg("%d: %s, byte %llu: %s", error, report.file,
@@ -77,7 +78,7 @@ static void open_now(void)
 static void check_refusal(int error, const char *file, uint64_t offset,
 			  const char *reason)
 {
-	assert_int_equal(checkpoint_open(folder.fd, &options, &checkpoint,
+	assert_int_equal(opening_checkpoint(folder.fd, &options, &checkpoint,
 					 &report), error);
 	assert_null(checkpoint);
 	assert_string_equal(report.file, file);
@@ -107,7 +108,7 @@ static bool has(const char *name)
 
 static void reopen(void)
 {
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	checkpoint = NULL;
 	open_now();
 }
@@ -129,7 +130,7 @@ static void one_file(void **state)
 	check_tensor("x", 5000);
 	assert_int_equal(fstatat(folder.fd, "any name.safetensors", &status,
 				 0), 0);
-	assert_int_equal(checkpoint->status.st_ino, status.st_ino);
+	assert_int_equal(checkpoint_marker_pin(checkpoint)->inode, status.st_ino);
 }
 
 static void samples(void **state)
@@ -165,12 +166,12 @@ static void other_names(void **state)
 		write_text(others[i], "{");
 	assert_int_equal(mkdirat(folder.fd, "d.safetensors", 0755), 0);
 	assert_int_equal(mkfifoat(folder.fd, "f.safetensors", 0644), 0);
-	assert_true(checkpoint_signature(folder.fd) == 0);
-	assert_int_equal(checkpoint_open(folder.fd, &options, &checkpoint,
+	assert_true(opening_signature(folder.fd) == 0);
+	assert_int_equal(opening_checkpoint(folder.fd, &options, &checkpoint,
 					 &report), -ENOENT);
 	/* An index alone is none, either. */
 	write_text("model.safetensors.index.json", "{\"weight_map\":{}}");
-	assert_true(checkpoint_signature(folder.fd) == 0);
+	assert_true(opening_signature(folder.fd) == 0);
 	assert_int_equal(unlinkat(folder.fd, "model.safetensors.index.json",
 				  0), 0);
 	put("a.safetensors", "{" T("x", 5) "}", 5);
@@ -222,10 +223,10 @@ static void one_file_of_many(void **state)
 	open_now();
 	check_tensor("y", 6);
 	write_text("more.safetensors", "");
-	assert_true(checkpoint_is_current(checkpoint, &(uint64_t){ 0 }));
+	assert_true(opening_is_current(checkpoint, &(uint64_t){ 0 }));
 	folder_poke(&folder, "b.safetensors", 8, '{');
-	assert_false(checkpoint_is_current(checkpoint, &(uint64_t){ 0 }));
-	checkpoint_close(checkpoint);
+	assert_false(opening_is_current(checkpoint, &(uint64_t){ 0 }));
+	opening_close(checkpoint);
 	checkpoint = NULL;
 	options.file = "gone.safetensors";
 	check_refusal(-ENOENT, "gone.safetensors", 0, "No such file");
@@ -247,7 +248,7 @@ static void inner_shards_go_before(void **state)
 	(void)state;
 	put_inner();
 	/* The folder inside is a checkpoint, this one is none yet. */
-	assert_int_equal(checkpoint_open(folder.fd, &options, &checkpoint,
+	assert_int_equal(opening_checkpoint(folder.fd, &options, &checkpoint,
 					 &report), -ENOENT);
 	put("model-1.safetensors", "{", 0);
 	put("model-2.safetensors", "{" T("y", 7) "}", 7);
@@ -352,12 +353,12 @@ static void links(void **state)
 	assert_int_equal(symlinkat("real", folder.fd, "m.safetensors"), 0);
 	open_now();
 	check_tensor("x", 5);
-	signature = checkpoint_signature(folder.fd);
-	assert_true(checkpoint_signature(folder.fd) == signature);
+	signature = opening_signature(folder.fd);
+	assert_true(opening_signature(folder.fd) == signature);
 	folder_poke(&folder, "real", 8, '{');
-	assert_true(checkpoint_signature(folder.fd) != signature);
-	assert_false(checkpoint_is_current(checkpoint, &(uint64_t){ 0 }));
-	checkpoint_close(checkpoint);
+	assert_true(opening_signature(folder.fd) != signature);
+	assert_false(opening_is_current(checkpoint, &(uint64_t){ 0 }));
+	opening_close(checkpoint);
 	checkpoint = NULL;
 	assert_int_equal(unlinkat(folder.fd, "real", 0), 0);
 	check_refusal(-EINVAL, "m.safetensors", 0, "link to nothing");
@@ -379,36 +380,36 @@ static void signature(void **state)
 
 	(void)state;
 	put("a.safetensors", "{" T("x", 5) "}", 5);
-	before = checkpoint_signature(folder.fd);
+	before = opening_signature(folder.fd);
 	assert_true(before != 0);
-	assert_true(checkpoint_signature(folder.fd) == before);
+	assert_true(opening_signature(folder.fd) == before);
 	write_text("notes", "x");
-	assert_true(checkpoint_signature(folder.fd) == before);
+	assert_true(opening_signature(folder.fd) == before);
 	for (i = 0; i < COUNT_OF(steps); i++) {
 		write_text(steps[i], "x");
-		after = checkpoint_signature(folder.fd);
+		after = opening_signature(folder.fd);
 		assert_true(after != before && after != 0);
 		before = after;
 		folder_poke(&folder, steps[i], 0, 'y');
-		after = checkpoint_signature(folder.fd);
+		after = opening_signature(folder.fd);
 		assert_true(after != before);
 		before = after;
 	}
 	put_inner();
-	after = checkpoint_signature(folder.fd);
+	after = opening_signature(folder.fd);
 	assert_true(after != before);
 	before = after;
 	folder_poke(&folder, "sharded/s2.safetensors", 0, 'y');
-	after = checkpoint_signature(folder.fd);
+	after = opening_signature(folder.fd);
 	assert_true(after != before);
 	before = after;
 	assert_int_equal(unlinkat(folder.fd, "a.safetensors", 0), 0);
-	assert_true(checkpoint_signature(folder.fd) != before);
+	assert_true(opening_signature(folder.fd) != before);
 }
 
 static bool is_current(void)
 {
-	return checkpoint_is_current(checkpoint, &(uint64_t){ 0 });
+	return opening_is_current(checkpoint, &(uint64_t){ 0 });
 }
 
 static void currency(void **state)
@@ -472,9 +473,9 @@ static void cursor_goes_round(void **state)
 	sample_write_safetensors(&folder, SAMPLE_SHARDED, 3);
 	open_now();
 	for (i = 0; i < 10; i++)
-		assert_true(checkpoint_is_current(checkpoint, &cursor));
+		assert_true(opening_is_current(checkpoint, &cursor));
 	folder_poke(&folder, "s2.safetensors", 200, 'x');
-	assert_false(checkpoint_is_current(checkpoint, &cursor));
+	assert_false(opening_is_current(checkpoint, &cursor));
 }
 
 int main(void)

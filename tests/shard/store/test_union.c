@@ -5,7 +5,7 @@
 #include "support/union_fakes.h"
 
 #include "shard/base/limits.h"
-#include "shard/store/folder_store.h"
+#include "shard/store/folder_records.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,14 +22,14 @@ static void a_folder_that_nobody_has(void **state)
 	for (i = 0; i < RANKS; i++)
 		fakes[i].error = i % 2 ? -ENOENT : -ENOTDIR;
 	look();
-	assert_false(merged->found);
-	assert_int_equal(merged->count, 0);
-	assert_null(merged_find(merged, "a"));
+	assert_false(found->found);
+	assert_int_equal(found->list.count, 0);
+	assert_null(store_list_find(&found->list, "a"));
 	/* Empty is not missing. */
 	fakes[2].error = 0;
 	look();
-	assert_true(merged->found);
-	assert_int_equal(merged->count, 0);
+	assert_true(found->found);
+	assert_int_equal(found->list.count, 0);
 }
 
 static void all_of_all(void **state)
@@ -42,16 +42,16 @@ static void all_of_all(void **state)
 	has(1, "d", S_IFREG, 1, 1);
 	has(3, "c", S_IFREG, 1, 1);
 	look();
-	assert_int_equal(merged->count, 4);
+	assert_int_equal(found->list.count, 4);
 	check("a", 1, 1);
 	check("b", 0, 0);
 	check("c", 3, 3);
 	check("d", 1, 1);
-	for (i = 1; i < merged->count; i++)
-		assert_true(strcmp(merged->entries[i - 1].name,
-				   merged->entries[i].name) < 0);
-	assert_null(merged_find(merged, ""));
-	assert_null(merged_find(merged, "e"));
+	for (i = 1; i < found->list.count; i++)
+		assert_true(strcmp(found->list.entries[i - 1].name,
+				   found->list.entries[i].name) < 0);
+	assert_null(store_list_find(&found->list, ""));
+	assert_null(store_list_find(&found->list, "e"));
 	assert_int_equal(said_count, 0);
 }
 
@@ -61,7 +61,7 @@ static void the_same_file(void **state)
 	has(2, "a", S_IFREG, 10, 77);
 	has(0, "a", S_IFREG, 10, 77);
 	look();
-	assert_int_equal(merged->count, 1);
+	assert_int_equal(found->list.count, 1);
 	check("a", 0, 0);
 	assert_int_equal(said_count, 0);
 	/* Found out once. */
@@ -92,8 +92,8 @@ static void the_lowest_rank_wins(void **state)
 	has(2, "b", S_IFREG, 10, 3);
 	has(3, "b", S_IFREG, 11, 3);
 	look();
-	assert_int_equal(check("a", 1, 1)->stored.pin.device, 11);
-	assert_int_equal(check("b", 2, 2)->stored.pin.size, 10);
+	assert_int_equal(check("a", 1, 1)->pin.device, 11);
+	assert_int_equal(check("b", 2, 2)->pin.size, 10);
 	assert_int_equal(said_count, 2);
 	assert_string_equal(said[0], "folder/a: differs between rank 1 and "
 			    "rank 3: that of rank 1 is used");
@@ -132,16 +132,16 @@ static void files_and_folders(void **state)
 	has(2, "c", S_IFDIR, 0, 0);
 	has(3, "c", S_IFDIR, 0, 0);
 	look();
-	assert_int_equal(merged->count, 3);
-	assert_true(S_ISDIR(check("a", 0, 0)->stored.pin.mode));
-	assert_true(S_ISREG(check("b", 1, 1)->stored.pin.mode));
+	assert_int_equal(found->list.count, 3);
+	assert_true(S_ISDIR(check("a", 0, 0)->pin.mode));
+	assert_true(S_ISREG(check("b", 1, 1)->pin.mode));
 	check("c", 2, 2);
 	assert_int_equal(said_count, 2);
 }
 
 static void links(void **state)
 {
-	const struct merged_entry *entry;
+	const struct store_entry *entry;
 
 	(void)state;
 	has(1, "a", S_IFLNK, 6, 0);
@@ -150,7 +150,6 @@ static void links(void **state)
 	fakes[2].files[0].target = "other";
 	look();
 	entry = check("a", 1, 1);
-	assert_int_equal(entry->target_size, 6);
 	assert_string_equal(entry->target, "target");
 	assert_int_equal(said_count, 0);
 }
@@ -160,7 +159,7 @@ static void links(void **state)
 /* The own copy is read, whoever it counts as. */
 static void the_own_copy(void **state)
 {
-	const struct merged_entry *entry;
+	const struct store_entry *entry;
 
 	(void)state;
 	has(0, "a", S_IFREG, 10, 7);
@@ -170,8 +169,8 @@ static void the_own_copy(void **state)
 	has(3, "b", S_IFREG, 10, 8);
 	look();
 	entry = check("a", 0, 3);
-	assert_int_equal(entry->stored.pin.device, 10);
-	assert_int_equal(entry->near_pin.device, 13);
+	assert_int_equal(entry->pin.device, 10);
+	assert_int_equal(entry->replicas[0].pin.device, 13);
 	check("b", 0, 0);
 }
 
@@ -187,7 +186,7 @@ static void a_copy_on_this_host(void **state)
 	folder_write(&folder, "folder/a", "0123456789", 10);
 	folder_write(&folder, "folder/b", "9876543210", 10);
 	fd = openat(folder.fd, "folder/a", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(store_digest(fd, 10, real_hash), 0);
+	assert_int_equal(folder_records_digest(fd, 10, real_hash), 0);
 	close(fd);
 	stores[1] = stores[2] = folder.fd;
 	has(0, "a", S_IFREG, 10, REAL);
@@ -222,5 +221,5 @@ int main(void)
 		TEST(a_copy_on_this_host),
 	};
 
-	return cmocka_run_group_tests_name("merged", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("union", tests, NULL, NULL);
 }

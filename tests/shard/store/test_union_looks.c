@@ -20,7 +20,7 @@ static void what_it_had_at_the_last_look(void **state)
 	fakes[1].error = -EIO;
 	look();
 	check("a", 1, 1);
-	assert_true(merged->found);
+	assert_true(found->found);
 	/* It is not waited for that long. */
 	assert_int_equal(fakes[1].timeout_ms, 2000);
 	look();
@@ -28,10 +28,10 @@ static void what_it_had_at_the_last_look(void **state)
 	/* It says that there is nothing. */
 	fakes[1].error = -ENOENT;
 	look();
-	assert_int_equal(merged->count, 0);
+	assert_int_equal(found->list.count, 0);
 	fakes[1].error = -EIO;
 	look();
-	assert_int_equal(merged->count, 0);
+	assert_int_equal(found->list.count, 0);
 	/* It is back. */
 	fakes[1].error = 0;
 	look();
@@ -45,17 +45,17 @@ static void who_never_answered(void **state)
 	has(1, "b", S_IFREG, 10, 1);
 	fakes[1].error = -EIO;
 	look();
-	assert_int_equal(merged->count, 1);
+	assert_int_equal(found->list.count, 1);
 	check("a", 0, 0);
 	fakes[1].error = 0;
 	look();
-	assert_int_equal(merged->count, 2);
+	assert_int_equal(found->list.count, 2);
 }
 
 /* Somebody else has looked before: the lowest of them counts. */
 static void what_others_remember(void **state)
 {
-	const struct merged_entry *entry;
+	const struct store_entry *entry;
 
 	(void)state;
 	has(0, "a", S_IFREG, 10, 1);
@@ -64,9 +64,9 @@ static void what_others_remember(void **state)
 	fakes[RANKS - 1].remembers = true;
 	look();
 	entry = check("remembered", 1, 1);
-	assert_int_equal(entry->stored.pin.size, 2);
-	assert_int_equal(entry->stored.pin.device, 11);
-	assert_true(merged->known[1]);
+	assert_int_equal(entry->pin.size, 2);
+	assert_int_equal(entry->pin.device, 11);
+	assert_true(found->known[1]);
 	/* From then on it is known, until its rank says something else. */
 	fakes[2].recalls = 0;
 	look();
@@ -74,7 +74,7 @@ static void what_others_remember(void **state)
 	assert_int_equal(fakes[2].recalls, 0);
 	fakes[1].error = 0;
 	look();
-	assert_int_equal(merged->count, 1);
+	assert_int_equal(found->list.count, 1);
 }
 
 /* And what this one remembers. */
@@ -86,16 +86,16 @@ static void asked_for_what_it_remembers(void **state)
 
 	(void)state;
 	has(1, "a", S_IFREG, 10, 1);
-	assert_int_equal(merger_recall(merger, "folder", 1, &out), -ENODATA);
+	assert_int_equal(union_folders_recall(folders, "folder", 1, &out), -ENODATA);
 	fakes[0].error = -EIO;
 	look();
-	assert_int_equal(merger_recall(merger, "folder", 0, &out), -ENODATA);
-	assert_int_equal(merger_recall(merger, "other", 1, &out), -ENODATA);
-	assert_int_equal(merger_recall(merger, "folder", RANKS, &out),
+	assert_int_equal(union_folders_recall(folders, "folder", 0, &out), -ENODATA);
+	assert_int_equal(union_folders_recall(folders, "other", 1, &out), -ENODATA);
+	assert_int_equal(union_folders_recall(folders, "folder", RANKS, &out),
 			 -ENODATA);
-	assert_int_equal(merger_recall(merger, "folder", 2, &out), 0);
+	assert_int_equal(union_folders_recall(folders, "folder", 2, &out), 0);
 	assert_int_equal(out.size, 0);
-	assert_int_equal(merger_recall(merger, "folder", 1, &out), 0);
+	assert_int_equal(union_folders_recall(folders, "folder", 1, &out), 0);
 	assert_true(stored_entry_next(out.data, out.size, &position, &stored));
 	assert_int_equal(position, out.size);
 	assert_memory_equal(stored.name, "a", 1);
@@ -108,11 +108,11 @@ static void this_rank_is_ending(void **state)
 	has(0, "a", S_IFREG, 10, 1);
 	look();
 	fakes[1].error = -ESHUTDOWN;
-	merged_put(merged);
-	merged = NULL;
-	assert_int_equal(merger_get(merger, "folder", true, &merged),
+	put(found);
+	found = NULL;
+	assert_int_equal(union_folders_get(folders, "folder", true, &found),
 			 -ESHUTDOWN);
-	assert_null(merged);
+	assert_null(found);
 }
 
 /* Who does not say what is in a file does not say that it is another. */
@@ -136,62 +136,62 @@ static void a_digest_that_does_not_come(void **state)
 static void what_was_just_looked_at(void **state)
 {
 	const struct timespec over = { 1, 50000000 };
-	struct merged *again;
+	struct union_folder *again;
 
 	(void)state;
 	has(0, "a", S_IFREG, 10, 7);
 	look();
 	assert_int_equal(fakes[0].lists, 1);
-	assert_int_equal(merger_get(merger, "folder", false, &again), 0);
-	assert_ptr_equal(again, merged);
+	assert_int_equal(union_folders_get(folders, "folder", false, &again), 0);
+	assert_ptr_equal(again, found);
 	assert_int_equal(fakes[0].lists, 1);
-	merged_put(again);
+	put(again);
 	nanosleep(&over, NULL);
-	assert_int_equal(merger_get(merger, "folder", false, &again), 0);
-	assert_ptr_not_equal(again, merged);
+	assert_int_equal(union_folders_get(folders, "folder", false, &again), 0);
+	assert_ptr_not_equal(again, found);
 	assert_int_equal(fakes[0].lists, 2);
-	merged_put(again);
+	put(again);
 	/* The old one stays as it was. */
 	check("a", 0, 0);
 	/* Another folder is another one. */
-	assert_int_equal(merger_get(merger, "", false, &again), 0);
+	assert_int_equal(union_folders_get(folders, "", false, &again), 0);
 	assert_int_equal(fakes[0].lists, 3);
-	merged_put(again);
+	put(again);
 }
 
 static void finding(void **state)
 {
-	const struct merged_entry *entry;
-	struct merged *at = NULL;
+	const struct store_entry *entry;
+	struct union_folder *at = NULL;
 
 	(void)state;
 	has(0, "a", S_IFREG, 10, 7);
-	assert_int_equal(merger_find(merger, "folder/a", &at, &entry), 0);
+	assert_int_equal(union_folders_find(folders, "folder/a", &at, &entry), 0);
 	assert_string_equal(entry->name, "a");
 	assert_string_equal(at->path, "folder");
-	assert_int_equal(merger_find(merger, "folder/b", &at, &entry),
+	assert_int_equal(union_folders_find(folders, "folder/b", &at, &entry),
 			 -ENOENT);
 	assert_int_equal(fakes[0].lists, 1);
-	assert_int_equal(merger_find(merger, "a", &at, &entry), 0);
+	assert_int_equal(union_folders_find(folders, "a", &at, &entry), 0);
 	assert_string_equal(at->path, "");
 	assert_int_equal(fakes[0].lists, 2);
-	merged_put(at);
+	put(at);
 }
 
 static void *look_often(void *wrong)
 {
-	struct merged *mine;
+	struct union_folder *mine;
 	unsigned i;
 
 	for (i = 0; i < 300; i++) {
-		if (merger_get(merger, i % 2 ? "x" : "folder", i % 3 == 0,
+		if (union_folders_get(folders, i % 2 ? "x" : "folder", i % 3 == 0,
 			       &mine)) {
 			*(bool *)wrong = true;
 			return NULL;
 		}
-		*(bool *)wrong |= mine->count != 1 ||
-				  !merged_find(mine, "a");
-		merged_put(mine);
+		*(bool *)wrong |= mine->list.count != 1 ||
+				  !store_list_find(&mine->list, "a");
+		put(mine);
 	}
 	return NULL;
 }
@@ -230,5 +230,5 @@ int main(void)
 		TEST(many_threads),
 	};
 
-	return cmocka_run_group_tests_name("merged_looks", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("union_looks", tests, NULL, NULL);
 }

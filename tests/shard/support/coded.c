@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/coded.h"
 
+#include "support/placing.h"
+
 #include "support/test.h"
 #include "support/reading.h"
 #include "support/zstd_out.h"
@@ -109,26 +111,20 @@ void coded_close(struct coded *coded)
 	reply_release(coded->store.reply);
 	source_decoded_destroy(coded->source);
 	source_file_destroy(coded->files);
+	placement_destroy(coded->placement);
 	coded->source = NULL;
 	coded->files = NULL;
+	coded->placement = NULL;
 }
 
 void coded_open(struct coded *coded, struct decoded_cache *cache)
 {
-	uint64_t i;
-
 	coded_close(coded);
-	for (i = 0; i < coded->catalog->file_count; i++) {
-		const char *path = catalog_text(coded->catalog,
-			catalog_file(coded->catalog, i)->path);
-		struct stat status;
-
-		coded->pins[i] = (struct pin){ .inode = 0 };
-		if (io_stat(coded->store.folder.fd, path, &status) == 0)
-			coded->pins[i] = pin_from_stat(&status);
-	}
-	coded->files = source_file_create(coded->store.folder.fd,
-					  coded->catalog, coded->pins);
+	coded->placement = placing_folder(coded->store.folder.fd,
+					  coded->catalog);
+	atomic_store(&coded->stale, false);
+	coded->files = source_file_create(coded->placement, coded->catalog,
+					  &coded->stale);
 	assert_non_null(coded->files);
 	coded->source = source_decoded_create(coded->files, coded->catalog,
 					      cache);

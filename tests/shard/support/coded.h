@@ -13,7 +13,8 @@ enum { CODED_FILES = 3 };
 struct coded {
 	struct test_store store;	/* what must be read; its reply is used */
 	struct catalog *catalog;
-	struct pin pins[CODED_FILES];
+	struct placement *placement;	/* owned */
+	atomic_bool stale;
 	struct source_file *files;
 	struct source_decoded *source;
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/flips.h"
+#include "support/opening.h"
 
 #include "support/test.h"
 
@@ -103,7 +104,7 @@ struct checkpoint *copy_open(const struct copy *copy)
 	int error;
 
 	memset(&report, 0, sizeof(report));
-	error = checkpoint_open(copy->folder.fd, &options, &checkpoint,
+	error = opening_checkpoint(copy->folder.fd, &options, &checkpoint,
 				&report);
 	if (!error)
 		return checkpoint;
@@ -239,7 +240,7 @@ static enum outcome look(struct copy *copy)
 		outcome = NOTED;
 	else
 		outcome = compare(copy, checkpoint->catalog);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	return outcome;
 }
 
@@ -265,7 +266,7 @@ void copy_make(struct copy *copy, const char *fixture, const char *file)
 	copy->note_count = counts.notes;
 	copy->description = describe(checkpoint->catalog, true);
 	copy->untyped = describe(checkpoint->catalog, false);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 }
 
 void copy_free(struct copy *copy)

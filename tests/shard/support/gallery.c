@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/gallery.h"
 
+#include "support/placing.h"
+
 #include "support/test.h"
 #include "support/item_out.h"
 
@@ -190,12 +192,12 @@ static void write_item(const struct gallery_tensor *tensor, unsigned number,
 	free(storage);
 }
 
-/* Each tensor has a file of its own, up to the number of pins. */
+/* Each tensor has a file of its own, up to a number of them. */
 static void store_parts(struct gallery *gallery, uint64_t index,
 			struct dice *dice)
 {
 	const struct gallery_tensor *tensor = &gallery->tensors[index];
-	uint64_t file = index % COUNT_OF(gallery->pins), start;
+	uint64_t file = index % GALLERY_FILES, start;
 	struct array items = { .data = NULL };
 	char name[32];
 	unsigned i;
@@ -252,24 +254,15 @@ static int read_shelf(struct source *source, const struct plan *plan,
 
 void gallery_finish(struct gallery *gallery)
 {
-	uint64_t i;
-
 	gallery->catalog = catalog_out_finish(gallery->builder);
 	gallery->shelf = (struct shelf){ .base.read = read_shelf,
 					 .gallery = gallery };
 	if (!gallery->stored)
 		return;
-	for (i = 0; i < gallery->catalog->file_count; i++) {
-		const char *path = catalog_text(gallery->catalog,
-			catalog_file(gallery->catalog, i)->path);
-		struct stat status;
-
-		assert_int_equal(io_stat(gallery->folder.fd, path, &status),
-				 0);
-		gallery->pins[i] = pin_from_stat(&status);
-	}
-	gallery->file = source_file_create(gallery->folder.fd,
-					   gallery->catalog, gallery->pins);
+	gallery->placement = placing_folder(gallery->folder.fd,
+					    gallery->catalog);
+	gallery->file = source_file_create(gallery->placement,
+					   gallery->catalog, &gallery->stale);
 	assert_non_null(gallery->file);
 }
 
@@ -278,6 +271,7 @@ void gallery_free(struct gallery *gallery)
 	uint64_t i;
 
 	source_file_destroy(gallery->file);
+	placement_destroy(gallery->placement);
 	catalog_put(gallery->catalog);
 	for (i = 0; i < gallery->count; i++) {
 		free(gallery->tensors[i].name);

@@ -29,6 +29,8 @@ struct shelf {
 	int error;		/* with which */
 };
 
+enum { GALLERY_FILES = 4 };
+
 struct gallery {
 	uint64_t count;
 	struct gallery_tensor *tensors;	/* owned */
@@ -39,7 +41,8 @@ struct gallery {
 	/* Only when there are stored items. */
 	bool stored;
 	struct test_folder folder;
-	struct pin pins[4];
+	struct placement *placement;	/* owned */
+	atomic_bool stale;
 	struct source_file *file;	/* owned */
 };
 

@@ -2,6 +2,7 @@
 #include "support/test_store.h"
 
 #include "support/test.h"
+#include "support/placing.h"
 #include "support/reading.h"
 
 #include <stdio.h>
@@ -166,21 +167,13 @@ void test_store_make(struct test_store *store, const struct world *world, bool p
 
 void test_store_open(struct test_store *store)
 {
-	uint64_t i;
-
 	reply_release(store->reply);
 	source_file_destroy(store->source);
-	for (i = 0; i < store->catalog->file_count; i++) {
-		const char *path = catalog_text(store->catalog,
-			catalog_file(store->catalog, i)->path);
-		struct stat status;
-
-		store->pins[i] = (struct pin){ .inode = 0 };
-		if (io_stat(store->folder.fd, path, &status) == 0)
-			store->pins[i] = pin_from_stat(&status);
-	}
-	store->source = source_file_create(store->folder.fd, store->catalog,
-					   store->pins);
+	placement_destroy(store->placement);
+	store->placement = placing_folder(store->folder.fd, store->catalog);
+	atomic_store(&store->stale, false);
+	store->source = source_file_create(store->placement, store->catalog,
+					   &store->stale);
 	assert_non_null(store->source);
 }
 
@@ -188,6 +181,7 @@ void test_store_free(struct test_store *store)
 {
 	reply_destroy(store->reply);
 	source_file_destroy(store->source);
+	placement_destroy(store->placement);
 	catalog_put(store->catalog);
 	free(store->bytes);
 	folder_remove(&store->folder);

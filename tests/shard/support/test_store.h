@@ -20,7 +20,8 @@ struct test_store {
 	struct world world;
 	struct test_folder folder;
 	struct catalog *catalog;
-	struct pin pins[STORE_FILES + 1];
+	struct placement *placement;	/* owned */
+	atomic_bool stale;	/* a file was found to be another */
 	struct source_file *source;
 	struct reply *reply;
 	unsigned char *bytes;	/* row-major, little-endian, bits resolved;

@@ -10,8 +10,8 @@
 struct fake_rank fakes[RANKS];
 struct peers peers;
 int stores[RANKS];
-struct merger *merger;
-struct merged *merged;
+struct union_folders *folders;
+struct union_folder *found;
 char said[SAID_MAX][512];
 unsigned said_count;
 uint64_t real_hash[2];
@@ -119,6 +119,12 @@ void has(unsigned rank, const char *name, mode_t mode, uint64_t size,
 	};
 }
 
+void put(struct union_folder *folder)
+{
+	if (folder)
+		store_list_put(&folder->list);
+}
+
 int union_setup(void **state)
 {
 	unsigned i;
@@ -132,35 +138,38 @@ int union_setup(void **state)
 		.rank = 3, .count = RANKS, .stores = stores,
 		.wait_ready = wait_ready, .list = list, .digest = digest,
 	};
-	merger = merger_create(&peers, say, &peers);
-	assert_non_null(merger);
-	merged = NULL;
+	folders = union_folders_create(&peers, say, &peers);
+	assert_non_null(folders);
+	found = NULL;
 	return 0;
 }
 
 int union_teardown(void **state)
 {
 	(void)state;
-	merged_put(merged);
-	merger_destroy(merger);
+	put(found);
+	union_folders_destroy(folders);
 	return 0;
 }
 
 void look(void)
 {
-	merged_put(merged);
-	merged = NULL;
-	assert_int_equal(merger_get(merger, "folder", true, &merged), 0);
+	put(found);
+	found = NULL;
+	assert_int_equal(union_folders_get(folders, "folder", true, &found), 0);
 }
 
-const struct merged_entry *check(const char *name, unsigned rank,
+const struct store_entry *check(const char *name, unsigned rank,
 				 unsigned near)
 {
-	const struct merged_entry *entry = merged_find(merged, name);
+	const struct store_entry *entry = store_list_find(&found->list, name);
 
 	assert_non_null(entry);
 	assert_string_equal(entry->name, name);
-	assert_int_equal(entry->rank, rank);
-	assert_int_equal(entry->near, near);
+	assert_int_equal(entry->owner, rank);
+	if (S_ISREG(entry->pin.mode))
+		assert_int_equal(entry->replicas[0].rank, near);
+	else
+		assert_int_equal(entry->replica_count, 0);
 	return entry;
 }

@@ -4,7 +4,7 @@
 #ifndef SUPPORT_UNION_FAKES_H
 #define SUPPORT_UNION_FAKES_H
 
-#include "shard/store/union.h"
+#include "shard/store/union_folders.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -30,11 +30,14 @@ struct fake_rank {
 extern struct fake_rank fakes[RANKS];
 extern struct peers peers;		/* of rank 3 */
 extern int stores[RANKS];
-extern struct merger *merger;
-extern struct merged *merged;		/* what look found; put at the end */
+extern struct union_folders *folders;
+extern struct union_folder *found;		/* what look found; put at the end */
 extern char said[SAID_MAX][512];
 extern unsigned said_count;
 extern uint64_t real_hash[2];		/* of files whose content is REAL */
+
+/* NULL is fine. */
+void put(struct union_folder *folder);
 
 /* For each test. */
 int union_setup(void **state);
@@ -46,7 +49,7 @@ void has(unsigned rank, const char *name, mode_t mode, uint64_t size,
 /* Look at "folder" again, at once. */
 void look(void);
 /* The entry @name is that of @rank, and read at @near. */
-const struct merged_entry *check(const char *name, unsigned rank,
+const struct store_entry *check(const char *name, unsigned rank,
 				 unsigned near);
 
 #endif

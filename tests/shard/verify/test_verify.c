@@ -7,6 +7,7 @@
 #include "support/folder.h"
 #include "support/item_out.h"
 #include "support/metadata_out.h"
+#include "support/opening.h"
 
 #include "shard/verify/verify.h"
 
@@ -201,7 +202,7 @@ static void open_sample(struct sample *s)
 	static struct checkpoint_report report;
 
 	memset(&report, 0, sizeof(report));
-	if (checkpoint_open(s->folder.fd, &options, &s->checkpoint, &report))
+	if (opening_checkpoint(s->folder.fd, &options, &s->checkpoint, &report))
 		fail_msg("%s", report.fault.reason);
 }
 
@@ -229,7 +230,7 @@ static int run(struct sample *s)
 	if (!s->error)
 		assert_int_equal(s->progress, verify_size(s->verify));
 	verify_destroy(s->verify);
-	checkpoint_close(s->checkpoint);
+	opening_close(s->checkpoint);
 	return s->error;
 }
 

@@ -4,6 +4,7 @@
 #include "support/test.h"
 #include "support/fail.h"
 #include "support/folder.h"
+#include "support/opening.h"
 #include "support/sample.h"
 
 #include "shard/verify/verify.h"
@@ -69,7 +70,7 @@ static struct checkpoint *open_folder(const struct test_folder *folder)
 	static struct checkpoint_report report;
 	struct checkpoint *checkpoint;
 
-	assert_int_equal(checkpoint_open(folder->fd, &options, &checkpoint,
+	assert_int_equal(opening_checkpoint(folder->fd, &options, &checkpoint,
 					 &report), 0);
 	return checkpoint;
 }
@@ -100,7 +101,7 @@ static unsigned fail_each(const struct test_folder *folder, unsigned groups,
 			assert_int_equal(heard.faults, 0);
 			assert_int_equal(summary.not_recorded, 2);
 		}
-		checkpoint_close(checkpoint);
+		opening_close(checkpoint);
 		if (!hit)
 			break;
 	}

@@ -6,6 +6,7 @@
  */
 #include "support/test.h"
 #include "support/flips.h"
+#include "support/opening.h"
 
 #include "shard/base/bytes.h"
 
@@ -136,7 +137,7 @@ static void flip_items(const char *fixture, const char *file)
 				flip_item(&copy, entry, catalog, k, &totals);
 		}
 	}
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	/* All bytes of the file belong to an item. */
 	assert_int_equal(totals.bits, 8 * copy.size);
 	printf("%s/%s: %u bits: %u faults, %u not covered: who made the ZIP64 end record\n",
@@ -248,7 +249,7 @@ static void zstd_frames(void **state)
 	assert_non_null(checkpoint);
 	item = *catalog_shard(checkpoint->catalog,
 			      catalog_entry(checkpoint->catalog, 0), 0);
-	checkpoint_close(checkpoint);
+	opening_close(checkpoint);
 	sound = decompress(copy.bytes + item.offset, item.size, &size);
 	assert_non_null(sound);
 	for (bit = 0; bit < 8 * item.size; bit++) {

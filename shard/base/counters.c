@@ -1,16 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fs/tree/counters.h"
+#include "shard/base/counters.h"
+
+#include "shard/base/clock.h"
 
 #include <stdatomic.h>
-#include <time.h>
-
-uint64_t counters_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static void add(_Atomic uint64_t *counter, uint64_t number)
 {
@@ -20,7 +13,7 @@ static void add(_Atomic uint64_t *counter, uint64_t number)
 void counters_add(struct counters_reads *reads, uint64_t bytes, int error,
 		  uint64_t began_ns)
 {
-	uint64_t us = (counters_now() - began_ns) / 1000;
+	uint64_t us = (clock_ns() - began_ns) / 1000;
 	unsigned bucket = 0;
 
 	while (bucket < COUNTERS_BUCKETS - 1 && us > UINT64_C(1) << bucket)

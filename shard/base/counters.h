@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a daemon has done, for status.json and metrics. */
-#ifndef FS_TREE_COUNTERS_H
-#define FS_TREE_COUNTERS_H
+#ifndef SHARD_BASE_COUNTERS_H
+#define SHARD_BASE_COUNTERS_H
 
 #include <stdint.h>
 
@@ -20,9 +20,8 @@ struct counters {
 	} reads[COUNTERS_SOURCES];
 };
 
-/* One more, that began at @began_ns (CLOCK_MONOTONIC). */
+/* One more, that began at @began_ns of clock_ns. */
 void counters_add(struct counters_reads *reads, uint64_t bytes, int error,
 		  uint64_t began_ns);
-uint64_t counters_now(void);
 
 #endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/base/pinned.h"
+
+#include "shard/base/io.h"
+
+#include <errno.h>
+
+/* Does the name lead to something else than @pin now? */
+static bool is_renamed(const struct pinned_name *name, const struct pin *pin)
+{
+	struct stat status;
+	struct pin found;
+
+	if (io_stat(name->folder, name->path, &status))
+		return true;
+	found = pin_from_stat(&status);
+	return !pin_same_file(&found, pin);
+}
+
+/* A later ctime, all else being equal, is one of other bytes, unless it is one
+ * of another name. */
+static bool is_explained(const struct pin *before, const struct pin *now,
+			 const struct pinned_name *name)
+{
+	struct pin later = *now;
+
+	if (pin_same_bytes(before, now))
+		return true;
+	later.ctime = before->ctime;
+	return pin_equal(before, &later) && is_renamed(name, now);
+}
+
+static int refuse(struct pinned *pinned)
+{
+	atomic_store(&pinned->changed, true);
+	return -ESTALE;
+}
+
+static int look(int fd, struct pin *ret_pin)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	*ret_pin = pin_from_stat(&status);
+	return 0;
+}
+
+int pinned_check_locked(struct pinned *pinned, int fd,
+			const struct pinned_name *name)
+{
+	const struct pin *before = atomic_load(&pinned->moved) ?
+				   &pinned->later : &pinned->pin;
+	struct pin now;
+	int error = look(fd, &now);
+
+	if (error)
+		return error;
+	if (pin_equal(before, &now))
+		return 0;
+	if (!is_explained(before, &now, name))
+		return refuse(pinned);
+	pinned->later = now;
+	atomic_store(&pinned->moved, true);
+	return 0;
+}
+
+int pinned_check(struct pinned *pinned, pthread_mutex_t *lock, int fd,
+		 const struct pinned_name *name)
+{
+	struct pin now;
+	int error;
+
+	if (atomic_load(&pinned->changed))
+		return -ESTALE;
+	if (!atomic_load(&pinned->moved)) {
+		error = look(fd, &now);
+		if (error || pin_equal(&pinned->pin, &now))
+			return error;
+	}
+	/* Another thread may have seen a later state than this one: again. */
+	pthread_mutex_lock(lock);
+	error = pinned_check_locked(pinned, fd, name);
+	pthread_mutex_unlock(lock);
+	return error;
+}

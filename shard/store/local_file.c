@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shard/store/local_file.h"
+
+#include "shard/base/pinned.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct local_file {
+	struct stored_file base;	/* first: passed as this */
+	struct io_file file;		/* its fd is owned; const */
+	struct pinned pinned;		/* of this copy */
+	pthread_mutex_t lock;		/* of that */
+	int folder;			/* borrowed; const */
+	char path[];			/* const */
+};
+
+static int read_at(struct stored_file *stored, uint64_t offset, bool exact,
+		   struct reply *reply)
+{
+	struct local_file *local = (struct local_file *)stored;
+	const struct pinned_name name = { local->folder, local->path };
+	struct io_file file = local->file;
+	uint64_t done;
+	int error;
+
+	file.nowait = reply->nowait;
+	error = io_read_up_to(&file, reply->data, reply->size, offset, &done);
+	if (error)
+		return error;
+	reply->size = done;
+	return exact ? pinned_check(&local->pinned, &local->lock, file.fd,
+				    &name) : 0;
+}
+
+static int status_now(struct stored_file *stored, struct stat *ret_status)
+{
+	struct local_file *local = (struct local_file *)stored;
+
+	return fstat(local->file.fd, ret_status) < 0 ? -errno : 0;
+}
+
+static void close_file(struct stored_file *stored)
+{
+	struct local_file *local = (struct local_file *)stored;
+
+	close(local->file.fd);
+	pthread_mutex_destroy(&local->lock);
+	free(local);
+}
+
+int local_file_create(const struct local_opened *opened,
+		      struct stored_file **ret_file)
+{
+	size_t size = strlen(opened->path) + 1;
+	struct local_file *local = calloc(1, sizeof(*local) + size);
+
+	if (!local) {
+		close(opened->fd);
+		return -ENOMEM;
+	}
+	local->pinned.pin = pin_from_stat(&opened->status);
+	local->base = (struct stored_file){
+		.pin = local->pinned.pin, .rank = opened->rank,
+		.read = read_at, .status = status_now, .close = close_file,
+	};
+	local->file = (struct io_file){
+		.fd = opened->fd, .in_memory = io_is_in_memory(opened->fd),
+	};
+	pthread_mutex_init(&local->lock, NULL);
+	local->folder = opened->folder;
+	memcpy(local->path, opened->path, size);
+	*ret_file = &local->base;
+	return 0;
+}
