@@ -119,7 +119,7 @@ static void serve(void *context, struct engine_request *request)
 {
 	struct cluster *c = context;
 
-	c->options.serve(c->options.context, request);
+	c->options.serve(c->options.server, request);
 }
 
 static void changed(void *context, unsigned rank, enum peer_state state)

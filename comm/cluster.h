@@ -19,8 +19,10 @@ struct cluster_options {
 	unsigned deadline_ms;
 	bool force_mpi;			/* ask also ranks of this host */
 	struct supervisor *watch; /* borrowed; NULL: nobody watches */
-	/* As those of the engine. */
-	void (*serve)(void *context, struct engine_request *request);
+	/* As that of the engine, with a context of its own: server_submit. */
+	void (*serve)(void *server, struct engine_request *request);
+	void *server;
+	/* As that of the engine. */
 	void (*changed)(void *context, unsigned rank, enum peer_state state);
 	/* Once: all have met (NULL), or why they have not; @common: all say
 	 * the same. */

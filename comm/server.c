@@ -1,141 +1,130 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "comm/server.h"
 
-#include "comm/wire.h"
 #include "shard/base/clock.h"
+#include "shard/store/lanes.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* A request that is worked on. */
-struct work {
-	const struct peer_handlers *handlers;
-	struct wire_request *wire;
-	unsigned char *room;		/* ENGINE_BULK_MAX bytes */
-	size_t size;			/* of the answer */
+static const struct service *const services[SERVICE_COUNT] = {
+	[SERVICE_LIST] = &service_list,
+	[SERVICE_STATUS] = &service_status,
+	[SERVICE_DIGEST] = &service_digest,
+	[SERVICE_FILE] = &service_file,
+	[SERVICE_CATALOG] = &service_catalog,
+	[SERVICE_PIECES] = &service_pieces,
+	[SERVICE_LEARN] = &service_learn,
+	[SERVICE_HOLD_FILE] = &service_hold_file,
+	[SERVICE_HOLD_CHECKPOINT] = &service_hold_checkpoint,
+	[SERVICE_HELD] = &service_held,
+	[SERVICE_RELEASE] = &service_release,
 };
 
-static int serve_list(struct work *w)
+static const struct service *service_of(const struct engine_request *request)
 {
-	return w->handlers->list(w->handlers->context, w->wire->of,
-				 w->wire->path, w->wire->after, w->room,
-				 LIMIT_READ_SIZE, &w->size);
+	unsigned number = request->message.service;
+
+	return number < SERVICE_COUNT ? services[number] : NULL;
 }
 
-static int serve_status(struct work *w)
+void server_run(struct server *server, struct engine_request *request)
 {
-	struct array out = { .data = NULL };
-	int error = w->handlers->status(w->handlers->context, w->wire->path,
-					&out);
-
-	if (!error && out.size > ENGINE_BULK_MAX)
-		error = -E2BIG;
-	if (!error) {
-		memcpy(w->room, out.data, out.size);
-		w->size = out.size;
-	}
-	array_finish(&out);
-	return error;
-}
-
-static int serve_digest(struct work *w)
-{
-	uint64_t hash[2];
-	int error = w->handlers->digest(w->handlers->context, &w->wire->file,
-					hash);
-
-	if (error)
-		return error;
-	memcpy(w->room, hash, sizeof(hash));
-	w->size = sizeof(hash);
-	return 0;
-}
-
-static int serve_file(struct work *w)
-{
-	return w->handlers->file(w->handlers->context, &w->wire->file,
-				 w->room, &w->size);
-}
-
-/* The total, then the bytes. */
-static int serve_catalog(struct work *w)
-{
-	uint64_t total;
-	int error = w->handlers->catalog(w->handlers->context,
-					 &w->wire->part,
-					 w->room + sizeof(total),
-					 LIMIT_READ_SIZE - sizeof(total),
-					 &w->size, &total);
-
-	if (error)
-		return error;
-	memcpy(w->room, &total, sizeof(total));
-	w->size += sizeof(total);
-	return 0;
-}
-
-static int serve_pieces(struct work *w)
-{
-	struct reply *reply = reply_of_thread();
-	int error;
-
-	if (!reply)
-		return -ENOMEM;
-	reply->nowait = reply->takes_loans = false;
-	error = reply_begin(reply, w->room, ENGINE_BULK_MAX);
-	if (!error)
-		error = w->handlers->pieces(w->handlers->context,
-					    &w->wire->pieces, reply, &w->size);
-	return error;
-}
-
-static int serve_learn(struct work *w)
-{
-	return w->handlers->learn(w->handlers->context, w->wire->path,
-				  w->wire->hash);
-}
-
-static int (*const services[SERVICE_COUNT])(struct work *) = {
-	[SERVICE_LIST] = serve_list,
-	[SERVICE_STATUS] = serve_status,
-	[SERVICE_DIGEST] = serve_digest,
-	[SERVICE_FILE] = serve_file,
-	[SERVICE_CATALOG] = serve_catalog,
-	[SERVICE_PIECES] = serve_pieces,
-	[SERVICE_LEARN] = serve_learn,
-};
-
-static int run(const struct peer_handlers *handlers,
-	       struct engine_request *request, size_t *ret_size)
-{
-	enum message_service service =
-		(enum message_service)request->message.service;
-	struct work work = { .handlers = handlers };
-	int error;
+	const struct service *service = service_of(request);
+	struct service_request work = {
+		.from = &server->from, .rank = request->rank,
+		.payload = { request->payload, request->message.size },
+	};
+	int error = service ? 0 : -EPROTO;
 
 	/* Nobody waits for it any more: do not let others wait for it. */
-	if (clock_ms() >= request->expires_ms)
-		return -ETIMEDOUT;
-	work.wire = malloc(sizeof(*work.wire));
-	if (!work.wire)
-		return -ENOMEM;
-	error = wire_read(service, request->payload, request->message.size,
-			  work.wire);
+	if (!error && clock_ms() >= request->expires_ms)
+		error = -ETIMEDOUT;
 	if (!error) {
 		work.room = engine_room(request);
-		error = work.room ? services[service](&work) : -ETIMEDOUT;
+		error = work.room ? service->answer(&work) : -ETIMEDOUT;
 	}
-	free(work.wire);
-	*ret_size = work.size;
-	return error;
+	engine_answer(request, error, work.size);
 }
 
-void server_run(const struct peer_handlers *handlers,
-		struct engine_request *request)
-{
-	size_t size = 0;
-	int error = run(handlers, request, &size);
+/* ---- on the pool --------------------------------------------------------- */
 
-	engine_answer(request, error, size);
+struct server_job {
+	struct job job;		/* first: passed as this */
+	struct server *server;
+	struct engine_request *request;
+};
+
+static void run_job(struct job *job)
+{
+	struct server_job *work = (struct server_job *)job;
+
+	server_run(work->server, work->request);
+	free(work);
+}
+
+void server_submit(void *context, struct engine_request *request)
+{
+	struct server *server = context;
+	const struct service *service = service_of(request);
+	struct server_job *work = malloc(sizeof(*work));
+
+	if (work) {
+		*work = (struct server_job){
+			.job = { .run = run_job,
+				 /* What may have to ask others stands aside. */
+				 .lane = service && service->waits_for_ranks ?
+					 LANE_CATALOGS :
+					 lane_of_answering(request->rank) },
+			.server = server, .request = request,
+		};
+		if (pool_submit(server->pool, &work->job) == 0)
+			return;
+	}
+	engine_drop(request);
+	free(work);
+}
+
+/* ---- ranks that are gone -------------------------------------------------- */
+
+struct forget_job {
+	struct job job;		/* first: passed as this */
+	struct server *server;
+	unsigned rank;
+};
+
+static void run_forget(struct job *job)
+{
+	struct forget_job *forget = (struct forget_job *)job;
+
+	holds_drop_rank(&forget->server->holds, forget->rank);
+	free(forget);
+}
+
+void server_forget(struct server *server, unsigned rank)
+{
+	struct forget_job *forget = malloc(sizeof(*forget));
+
+	if (!forget)
+		return;
+	*forget = (struct forget_job){
+		.job = { .run = run_forget, .lane = LANE_STORE },
+		.server = server, .rank = rank,
+	};
+	if (pool_submit(server->pool, &forget->job))
+		free(forget);
+}
+
+void server_init(struct server *server, struct pool *pool,
+		 const struct answering *from)
+{
+	server->pool = pool;
+	server->from = *from;
+	server->from.holds = &server->holds;
+	holds_init(&server->holds);
+}
+
+void server_finish(struct server *server)
+{
+	holds_finish(&server->holds);
 }

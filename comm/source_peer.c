@@ -1,20 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "comm/source_peer.h"
 
-#include "comm/wire.h"
+#include "comm/service.h"
 #include "shard/read/extent.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct source_peer {
 	struct source base;		/* first: passed as this */
-	struct engine *engine;		/* borrowed; const, as are all */
-	struct peers *peers;
+	struct client *client;		/* borrowed; const, as are the next */
+	struct engine *engine;
 	struct shard_files files;
 	struct source *below;
 	atomic_bool hinted;		/* other ranks have been told to look */
+	pthread_mutex_t hold_lock;	/* held while a rank is asked to keep its
+					 * files */
+	struct rank_hold *holds;	/* owned; of each rank; guarded by
+					 * hold_lock */
+};
+
+/* What a rank keeps for this checkpoint. */
+struct rank_hold {
+	uint64_t count;			/* of entries that want it */
+	uint64_t number;		/* 0: it does not */
 };
 
 /* How many ranks are told to look ahead of time, and of how many shards. */
@@ -23,10 +34,19 @@ enum { HINT_MAX = 8, HINT_SHARDS = 64 };
 /* One request to one rank, and which pieces it is for. */
 struct part {
 	struct engine_call call;
-	struct wire wire;
+	struct pieces_wire pieces;
 	unsigned count;
 	size_t size;			/* bytes that must come */
-	unsigned pieces[LIMIT_PIECES];	/* indices */
+	unsigned index[LIMIT_PIECES];	/* of the job's pieces */
+};
+
+/* Whom a piece is read from next. */
+struct turn {
+	bool done;
+	bool not_here;			/* no file of this machine has it, any
+					 * more */
+	uint32_t next;			/* of its file's replicas */
+	int error;			/* of the last one; 0: none was asked */
 };
 
 /* What one call of read has to do. */
@@ -36,10 +56,15 @@ struct job {
 	const struct piece *pieces;
 	unsigned count;			/* of pieces */
 	struct reply *reply;
+	struct turn turns[LIMIT_PIECES];
+	/* Of one round: */
 	unsigned part_count, local_count;
 	struct part *parts[LIMIT_PIECES];	/* owned */
 	struct piece local[LIMIT_PIECES];
+	unsigned local_index[LIMIT_PIECES];
 };
+
+/* ---- whom to ask --------------------------------------------------------- */
 
 static uint32_t file_of(const struct job *job, const struct piece *piece)
 {
@@ -47,18 +72,33 @@ static uint32_t file_of(const struct job *job, const struct piece *piece)
 			     piece->shard)->file;
 }
 
-/* Is its file nowhere on this machine? */
-static bool is_remote(const struct job *job, const struct piece *piece,
-		      unsigned *ret_rank)
+/* Is there something to read it from on this machine? What nobody has is for
+ * the source below to say. */
+static bool is_here(const struct job *job, const struct piece *piece)
 {
 	const struct placement *placement = job->source->files.placement;
 	uint32_t file = file_of(job, piece);
 
-	if (placement->files[file].count == 0 ||
-	    placement_local(placement, file))
-		return false;
-	*ret_rank = placement_replicas(placement, file)->rank;
-	return true;
+	return placement->files[file].count == 0 ||
+	       placement_local(placement, file);
+}
+
+/* The first replica from *@next on that is at a rank which answers; NULL:
+ * none. */
+static const struct replica *find_replica(const struct job *job,
+					  const struct piece *piece,
+					  uint32_t *next)
+{
+	const struct source_peer *s = job->source;
+	const struct placement *placement = s->files.placement;
+	uint32_t file = file_of(job, piece);
+	const struct replica *all = placement_replicas(placement, file);
+
+	for (; *next < placement->files[file].count; ++*next)
+		if (placement->folders[all[*next].rank] < 0 &&
+		    engine_state(s->engine, all[*next].rank) == PEER_UP)
+			return &all[*next];
+	return NULL;
 }
 
 static size_t size_of(const struct job *job, const struct piece *piece)
@@ -74,23 +114,21 @@ static size_t size_of(const struct job *job, const struct piece *piece)
 /* ---- asking -------------------------------------------------------------- */
 
 static bool add_to_part(const struct job *job, struct part *part,
-			unsigned index)
+			unsigned index, const struct replica *replica)
 {
 	const struct piece *piece = &job->pieces[index];
 	size_t size = size_of(job, piece);
 
 	if (size > ENGINE_BULK_MAX - part->size ||
-	    !wire_add_piece(&part->wire, piece,
-			    pin_hash(placement_pin(
-				    job->source->files.placement,
-				    file_of(job, piece)))))
+	    !service_pieces_add(&part->pieces, piece, &replica->pin))
 		return false;
-	part->pieces[part->count++] = index;
+	part->index[part->count++] = index;
 	part->size += size;
 	return true;
 }
 
-static int add_part(struct job *job, unsigned rank, unsigned index)
+static int add_part(struct job *job, unsigned index,
+		    const struct replica *replica)
 {
 	const struct catalog *catalog = job->source->files.catalog;
 	uint64_t entry = (uint64_t)(job->plan->entry -
@@ -102,36 +140,55 @@ static int add_part(struct job *job, unsigned rank, unsigned index)
 		return -ENOMEM;
 	id = (struct catalog_id){
 		.hash = { catalog->hash[0], catalog->hash[1] },
-		.folder = catalog_folder(job->source->files.path),
+		.folder = catalog_folder_id(job->source->files.path),
 	};
-	part->call = (struct engine_call){ .rank = rank,
+	part->call = (struct engine_call){ .rank = replica->rank,
 					   .service = SERVICE_PIECES };
 	part->count = 0;
 	part->size = 0;
-	wire_pieces(&part->wire, &id, entry, job->plan->entry->ndim);
+	service_pieces_begin(&part->pieces, &id, entry, job->plan->entry->ndim);
 	job->parts[job->part_count++] = part;
-	return add_to_part(job, part, index) ? 0 : -EIO;
+	return add_to_part(job, part, index, replica) ? 0 : -EIO;
 }
 
 /* Shards that overlap are copied in their order: each has a part of its
  * own. */
-static int sort_pieces(struct job *job)
+static int add_piece(struct job *job, unsigned index,
+		     const struct replica *replica)
 {
 	bool apart = job->plan->entry->flags & CATALOG_OVERLAP;
-	unsigned i, j, rank;
+	unsigned i;
+
+	for (i = 0; i < job->part_count && !apart; i++)
+		if (job->parts[i]->call.rank == replica->rank &&
+		    add_to_part(job, job->parts[i], index, replica))
+			return 0;
+	return add_part(job, index, replica);
+}
+
+/* What is left to be read, and from whom. -errno: what the last one said of a
+ * piece that nobody else has. */
+static int sort_pieces(struct job *job)
+{
+	const struct replica *replica;
+	unsigned i;
 	int error = 0;
 
+	job->local_count = 0;
 	for (i = 0; i < job->count && !error; i++) {
-		if (!is_remote(job, &job->pieces[i], &rank)) {
+		struct turn *turn = &job->turns[i];
+
+		if (turn->done)
+			continue;
+		if (!turn->not_here && is_here(job, &job->pieces[i])) {
+			job->local_index[job->local_count] = i;
 			job->local[job->local_count++] = job->pieces[i];
 			continue;
 		}
-		for (j = 0; j < job->part_count && !apart; j++)
-			if (job->parts[j]->call.rank == rank &&
-			    add_to_part(job, job->parts[j], i))
-				break;
-		if (apart || j == job->part_count)
-			error = add_part(job, rank, i);
+		replica = find_replica(job, &job->pieces[i], &turn->next);
+		if (!replica)
+			return turn->error ? turn->error : -EIO;
+		error = add_piece(job, i, replica);
 	}
 	return error;
 }
@@ -145,8 +202,8 @@ static int begin(struct job *job)
 	for (i = 0; i < job->part_count; i++) {
 		struct part *part = job->parts[i];
 
-		part->call.payload = part->wire.data;
-		part->call.size = part->wire.size;
+		part->call.payload = part->pieces.wire.data;
+		part->call.size = part->pieces.wire.size;
 		calls[i] = part->call;
 	}
 	error = engine_begin(job->source->engine, calls, job->part_count,
@@ -164,23 +221,28 @@ static bool is_among(unsigned rank, const unsigned *ranks, unsigned count)
 	return false;
 }
 
-/* The rank of @piece, and others that have the shards behind it. */
-static unsigned find_next_ranks(const struct job *job,
+/* @rank, and others that have the shards behind @piece. */
+static unsigned find_next_ranks(const struct job *job, unsigned rank,
 				const struct piece *piece,
 				unsigned ranks[HINT_MAX])
 {
 	const struct catalog_entry *entry = job->plan->entry;
+	const struct replica *replica;
 	struct piece next = *piece;
-	unsigned count = 1, rank, i;
+	unsigned count = 1, i;
 
-	is_remote(job, piece, &ranks[0]);
-	for (i = 0; i < HINT_SHARDS && count < HINT_MAX; i++)
-		if (++next.shard < entry->shard_count &&
-		    file_of(job, &next) != CATALOG_NO_FILE &&
-		    is_remote(job, &next, &rank) &&
-		    !is_among(rank, ranks, count) &&
-		    engine_state(job->source->engine, rank) == PEER_UP)
-			ranks[count++] = rank;
+	ranks[0] = rank;
+	for (i = 0; i < HINT_SHARDS && count < HINT_MAX; i++) {
+		uint32_t first = 0;
+
+		if (++next.shard >= entry->shard_count ||
+		    file_of(job, &next) == CATALOG_NO_FILE ||
+		    is_here(job, &next))
+			continue;
+		replica = find_replica(job, &next, &first);
+		if (replica && !is_among(replica->rank, ranks, count))
+			ranks[count++] = replica->rank;
+	}
 	return count;
 }
 
@@ -194,9 +256,10 @@ static void hint_others(struct job *job, const struct part *part)
 	struct wire wire;
 
 	if (atomic_exchange(&s->hinted, true) ||
-	    wire_learn(&wire, s->files.path, s->files.catalog->hash))
+	    service_learn_write(&wire, s->files.path, s->files.catalog->hash))
 		return;
-	count = find_next_ranks(job, &job->pieces[part->pieces[0]], ranks);
+	count = find_next_ranks(job, part->call.rank,
+				&job->pieces[part->index[0]], ranks);
 	for (i = 1; i < count; i++)
 		calls[i - 1] = (struct engine_call){
 			.rank = ranks[i], .service = SERVICE_LEARN,
@@ -219,7 +282,8 @@ static int ask_again(struct job *job, struct part *part)
 		.patient = true,
 	};
 	struct wire wire;
-	int error = wire_learn(&wire, s->files.path, s->files.catalog->hash);
+	int error = service_learn_write(&wire, s->files.path,
+					s->files.catalog->hash);
 
 	engine_end(s->engine, &part->call);
 	learn.payload = wire.data;
@@ -282,7 +346,7 @@ static bool is_whole_reply(const struct job *job, const struct part *part)
 	    job->plan->entry->flags & CATALOG_OVERLAP)
 		return false;
 	for (i = 0; i < part->count; i++) {
-		const struct piece *piece = &job->pieces[part->pieces[i]];
+		const struct piece *piece = &job->pieces[part->index[i]];
 		struct extents extents;
 		struct extent extent;
 
@@ -310,7 +374,7 @@ static int put_part(struct job *job, struct part *part)
 		return 0;
 	}
 	for (i = 0; i < part->count; i++) {
-		const struct piece *piece = &job->pieces[part->pieces[i]];
+		const struct piece *piece = &job->pieces[part->index[i]];
 
 		put_piece(job, piece, data);
 		data += size_of(job, piece);
@@ -319,19 +383,28 @@ static int put_part(struct job *job, struct part *part)
 }
 
 /* What came of a part that was asked for: @error, or its bytes. Of what a rank
- * says only some is for who reads a file. */
+ * says only some is for who reads a file; what only concerns its copy, the next
+ * one may have. */
 static int finish_part(struct job *job, struct part *part, int error)
 {
+	unsigned i;
+
 	if (!error)
 		error = put_part(job, part);
+	if (error == -ENOMEM || error == -EOPNOTSUPP)
+		return error;
 	if (error == -ESTALE)
 		atomic_store(job->source->files.stale, true);
-	switch (-error) {
-	case 0: case ENOMEM: case ESTALE: case EOPNOTSUPP:
-		return error;
-	default:
-		return -EIO;
+	else if (error)
+		error = -EIO;
+	for (i = 0; i < part->count; i++) {
+		struct turn *turn = &job->turns[part->index[i]];
+
+		turn->done = !error;
+		turn->error = error;
+		turn->next++;
 	}
+	return 0;
 }
 
 /* All that have come first, so that no slot is held while a rank learns. */
@@ -366,25 +439,88 @@ static int finish_parts(struct job *job)
 
 /* ---- reading ------------------------------------------------------------- */
 
-static void finish_job(struct job *job)
+static int read_below(struct job *job, const struct piece *pieces,
+		      unsigned count)
+{
+	struct source *below = job->source->below;
+
+	return below->read(below, job->plan, pieces, count, job->reply);
+}
+
+/* Others may have what is not in a file of this machine any more. */
+static bool has_others(const struct job *job, unsigned index)
+{
+	return find_replica(job, &job->pieces[index], &(uint32_t){ 0 });
+}
+
+/* One by one, to find out which. */
+static int read_local_apart(struct job *job)
+{
+	unsigned i;
+	int error;
+
+	for (i = 0; i < job->local_count; i++) {
+		struct turn *turn = &job->turns[job->local_index[i]];
+
+		error = read_below(job, &job->local[i], 1);
+		turn->done = !error;
+		turn->error = error;
+		turn->not_here = error == -ESTALE &&
+				 has_others(job, job->local_index[i]);
+		if (error && !turn->not_here)
+			return error;
+	}
+	return 0;
+}
+
+static int read_local(struct job *job)
+{
+	int error = job->local_count > 0 ?
+		    read_below(job, job->local, job->local_count) : 0;
+	unsigned i;
+
+	if (error == -ESTALE)
+		return read_local_apart(job);
+	for (i = 0; i < job->local_count; i++)
+		job->turns[job->local_index[i]].done = !error;
+	return error;
+}
+
+static bool is_done(const struct job *job)
 {
 	unsigned i;
 
-	for (i = 0; i < job->part_count; i++) {
-		engine_end(job->source->engine, &job->parts[i]->call);
-		free(job->parts[i]);
+	for (i = 0; i < job->count && job->turns[i].done; i++)
+		;
+	return i == job->count;
+}
+
+static void end_parts(struct job *job)
+{
+	while (job->part_count > 0) {
+		struct part *part = job->parts[--job->part_count];
+
+		engine_end(job->source->engine, &part->call);
+		free(part);
 	}
 }
 
+/* Round after round, until each piece has come from somebody. */
 static int run_job(struct job *job)
 {
-	struct source *below = job->source->below;
-	int error = begin(job);
+	int error = 0;
 
-	if (!error && job->local_count > 0)
-		error = below->read(below, job->plan, job->local,
-				    job->local_count, job->reply);
-	return error ? error : finish_parts(job);
+	while (!error && !is_done(job)) {
+		error = sort_pieces(job);
+		if (!error)
+			error = begin(job);
+		if (!error)
+			error = read_local(job);
+		if (!error)
+			error = finish_parts(job);
+		end_parts(job);
+	}
+	return error;
 }
 
 /* One by one, in their order. */
@@ -399,30 +535,50 @@ static int read_ordered(struct source_peer *s, const struct plan *plan,
 		struct job job = { .source = s, .plan = plan, .count = 1,
 				   .pieces = &pieces[i], .reply = reply };
 
-		error = sort_pieces(&job);
-		if (!error)
-			error = run_job(&job);
-		finish_job(&job);
+		error = run_job(&job);
 	}
 	return error;
 }
 
-/* 0: everything is on this machine. Else whether to wait for a rank. */
+/* Of the pieces that are not here, the first that nobody can be asked for says
+ * -EIO. 0: all are here; 1: some are elsewhere, and reply->rank has one. */
 static int look_at_ranks(struct job *job)
 {
-	unsigned i, rank, remote = 0;
+	const struct replica *replica;
+	unsigned i;
+	int elsewhere = 0;
 
 	for (i = 0; i < job->count; i++) {
-		if (!is_remote(job, &job->pieces[i], &rank))
+		uint32_t first = 0;
+
+		if (is_here(job, &job->pieces[i]))
 			continue;
-		remote++;
-		job->reply->rank = (int)rank;
-		if (engine_state(job->source->engine, rank) != PEER_UP)
+		replica = find_replica(job, &job->pieces[i], &first);
+		elsewhere = 1;
+		job->reply->rank = (int)(replica ? replica :
+			placement_replicas(job->source->files.placement,
+					   file_of(job, &job->pieces[i])))->rank;
+		if (!replica)
 			return -EIO;
 		if (job->reply->nowait)
 			return -EAGAIN;
 	}
-	return (int)remote;
+	return elsewhere;
+}
+
+/* Of pieces that are all here. */
+static int read_here(struct job *job)
+{
+	unsigned i;
+	int error = read_below(job, job->pieces, job->count);
+
+	if (error != -ESTALE)
+		return error;
+	for (i = 0; i < job->count && !has_others(job, i); i++)
+		;
+	if (i == job->count)
+		return error;
+	return job->reply->nowait ? -EAGAIN : 1;
 }
 
 static int read_pieces(struct source *source, const struct plan *plan,
@@ -434,25 +590,134 @@ static int read_pieces(struct source *source, const struct plan *plan,
 			   .count = count, .reply = reply };
 	int error = look_at_ranks(&job);
 
-	if (error < 0)
-		return error;
 	if (error == 0)
-		return s->below->read(s->below, plan, pieces, count, reply);
-	if (plan->entry->flags & CATALOG_OVERLAP)
-		return read_ordered(s, plan, pieces, count, reply);
-	error = sort_pieces(&job);
-	if (!error)
-		error = run_job(&job);
-	finish_job(&job);
+		error = read_here(&job);
+	if (error <= 0)
+		return error;
+	return plan->entry->flags & CATALOG_OVERLAP ?
+	       read_ordered(s, plan, pieces, count, reply) : run_job(&job);
+}
+
+/* ---- keeping ------------------------------------------------------------- */
+
+/* The rank that is to keep the file of a shard; -1: it is here, or nowhere. */
+static int keeper_of(const struct source_peer *s,
+		     const struct catalog_entry *entry, uint64_t shard)
+{
+	const struct placement *placement = s->files.placement;
+	uint32_t file = catalog_shard(s->files.catalog, entry, shard)->file;
+
+	return file == CATALOG_NO_FILE || placement->files[file].count == 0 ||
+	       placement_local(placement, file) ? -1 :
+	       (int)placement_replicas(placement, file)->rank;
+}
+
+/* Of a rank that does not answer, or not well, nothing is kept: it is read as
+ * long as its files have their names. */
+static void hold_rank_locked(struct source_peer *s, unsigned rank)
+{
+	struct rank_hold *hold = &s->holds[rank];
+
+	if (hold->count++ > 0 || engine_state(s->engine, rank) != PEER_UP)
+		return;
+	if (service_hold_checkpoint_ask(&s->client->peers, rank, s->files.path,
+					s->files.catalog->hash, &hold->number))
+		hold->number = 0;
+}
+
+static void release_rank_locked(struct source_peer *s, unsigned rank)
+{
+	struct rank_hold *hold = &s->holds[rank];
+
+	assert(hold->count > 0);
+	if (--hold->count > 0 || hold->number == 0)
+		return;
+	service_release_send(&s->client->peers, rank, hold->number);
+	hold->number = 0;
+}
+
+/* Would a rank have to be asked? */
+static bool must_ask_locked(const struct source_peer *s,
+			    const struct catalog_entry *entry)
+{
+	uint64_t i;
+	int rank;
+
+	for (i = 0; i < entry->shard_count; i++) {
+		rank = keeper_of(s, entry, i);
+		if (rank >= 0 && s->holds[rank].count == 0)
+			return true;
+	}
+	return false;
+}
+
+static int hold_ranks(struct source_peer *s, const struct catalog_entry *entry,
+		      bool nowait)
+{
+	uint64_t i;
+	int rank, error = 0;
+
+	if (nowait ? pthread_mutex_trylock(&s->hold_lock) :
+		     pthread_mutex_lock(&s->hold_lock))
+		return -EAGAIN;
+	if (nowait && must_ask_locked(s, entry))
+		error = -EAGAIN;
+	for (i = 0; i < entry->shard_count && !error; i++) {
+		rank = keeper_of(s, entry, i);
+		if (rank >= 0)
+			hold_rank_locked(s, (unsigned)rank);
+	}
+	pthread_mutex_unlock(&s->hold_lock);
 	return error;
+}
+
+static void release_ranks(struct source_peer *s,
+			  const struct catalog_entry *entry)
+{
+	uint64_t i;
+	int rank;
+
+	pthread_mutex_lock(&s->hold_lock);
+	for (i = 0; i < entry->shard_count; i++) {
+		rank = keeper_of(s, entry, i);
+		if (rank >= 0)
+			release_rank_locked(s, (unsigned)rank);
+	}
+	pthread_mutex_unlock(&s->hold_lock);
+}
+
+static int hold(struct source *source, const struct catalog_entry *entry,
+		bool nowait)
+{
+	struct source_peer *s = (struct source_peer *)source;
+	int error = s->below->hold(s->below, entry, nowait);
+
+	if (error)
+		return error;
+	error = hold_ranks(s, entry, nowait);
+	if (error)
+		s->below->release(s->below, entry);
+	return error;
+}
+
+static void release(struct source *source, const struct catalog_entry *entry)
+{
+	struct source_peer *s = (struct source_peer *)source;
+
+	s->below->release(s->below, entry);
+	release_ranks(s, entry);
 }
 
 static void destroy(struct source *source)
 {
-	free(source);
+	struct source_peer *s = (struct source_peer *)source;
+
+	pthread_mutex_destroy(&s->hold_lock);
+	free(s->holds);
+	free(s);
 }
 
-struct source *source_peer_create(struct engine *engine, struct peers *peers,
+struct source *source_peer_create(struct client *client,
 				  const struct shard_files *files,
 				  struct source *below)
 {
@@ -460,10 +725,17 @@ struct source *source_peer_create(struct engine *engine, struct peers *peers,
 
 	if (!s)
 		return NULL;
-	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
-	s->engine = engine;
-	s->peers = peers;
+	s->holds = calloc(files->placement->ranks, sizeof(*s->holds));
+	if (!s->holds) {
+		free(s);
+		return NULL;
+	}
+	s->base = (struct source){ .read = read_pieces, .hold = hold,
+				   .release = release, .destroy = destroy };
+	s->client = client;
+	s->engine = client->engine;
 	s->files = *files;
 	s->below = below;
+	pthread_mutex_init(&s->hold_lock, NULL);
 	return &s->base;
 }

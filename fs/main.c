@@ -16,8 +16,6 @@
 #include "fs/tree/report.h"
 #include "fs/tree/serve.h"
 #include "fs/tree/tree.h"
-#include "shard/base/pool.h"
-#include "shard/store/lanes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -107,52 +105,9 @@ struct daemon {
 	struct mount *mount;
 	struct cluster *cluster;
 	struct supervisor *watch;
-	struct peer_handlers handlers;
+	struct server server;
 	struct report report;
 };
-
-/* A request of another rank, for the pool. */
-struct request_job {
-	struct job job;		/* first: passed as this */
-	struct daemon *daemon;
-	struct engine_request *request;
-};
-
-static void run_request(struct job *job)
-{
-	struct request_job *r = (struct request_job *)job;
-
-	server_run(&r->daemon->handlers, r->request);
-	free(r);
-}
-
-/* What may have to ask others stands aside. */
-static unsigned request_lane(const struct engine_request *request)
-{
-	return request->message.service == SERVICE_CATALOG ||
-	       request->message.service == SERVICE_LEARN ?
-	       LANE_CATALOGS : lane_of_answering(request->rank);
-}
-
-static void on_request(void *context, struct engine_request *request)
-{
-	struct daemon *daemon = context;
-	struct request_job *r = malloc(sizeof(*r));
-
-	if (!r) {
-		engine_drop(request);
-		return;
-	}
-	*r = (struct request_job){
-		.job = { .run = run_request,
-			 .lane = request_lane(request) },
-		.daemon = daemon, .request = request,
-	};
-	if (pool_submit(mount_pool(daemon->mount), &r->job)) {
-		engine_drop(request);
-		free(r);
-	}
-}
 
 static void on_change(void *context, unsigned rank, enum peer_state state)
 {
@@ -166,6 +121,8 @@ static void on_change(void *context, unsigned rank, enum peer_state state)
 	struct peers *peers = cluster_peers(daemon->cluster);
 	struct peer_info info;
 
+	if (state == PEER_LOST || state == PEER_LEFT)
+		server_forget(&daemon->server, rank);
 	peers->info(peers, rank, &info);
 	if (texts[state])
 		log_line(state == PEER_UP || state == PEER_LEFT ?
@@ -214,6 +171,19 @@ static char *make_settings(const struct options *options)
 	return text;
 }
 
+static void set_server(struct daemon *daemon)
+{
+	struct namespace *ns = &daemon->ns;
+	struct answering from = {
+		.own = ns->root, .rank = daemon->options->rank,
+		.store = ns->store,
+		.counters = &ns->counters.reads[COUNTERS_SERVED],
+	};
+
+	serve_hooks(ns, &from.checkpoints);
+	server_init(&daemon->server, mount_pool(daemon->mount), &from);
+}
+
 static int join_ranks(struct daemon *daemon)
 {
 	const struct options *options = daemon->options;
@@ -228,20 +198,22 @@ static int join_ranks(struct daemon *daemon)
 		},
 		.deadline_ms = options->deadline_ms,
 		.force_mpi = options->force_mpi, .watch = daemon->watch,
-		.serve = on_request, .changed = on_change,
+		.serve = server_submit, .server = &daemon->server,
+		.changed = on_change,
 		.started = on_start, .context = daemon,
 	};
 	int error;
 
 	if (!settings)
 		return -ENOMEM;
-	serve_handlers(&daemon->ns, &daemon->handlers);
 	error = cluster_create(&cluster, &daemon->cluster);
 	free(settings);
 	if (!error)
-		error = tree_join(&daemon->ns,
-				       cluster_peers(daemon->cluster));
-	return error ? error : cluster_start(daemon->cluster);
+		error = tree_join(&daemon->ns, cluster_peers(daemon->cluster));
+	if (error)
+		return error;
+	set_server(daemon);
+	return cluster_start(daemon->cluster);
 }
 
 /* mpirun binds what it starts to a core, if that is one or two processes. A
@@ -297,6 +269,8 @@ static int run_daemon(struct daemon *daemon, int report)
 		_exit(EXIT_FAILURE);
 	}
 	mount_destroy(daemon->mount);
+	if (daemon->cluster)
+		server_finish(&daemon->server);
 	tree_finish(&daemon->ns);
 	cluster_destroy(daemon->cluster);
 	return status;

@@ -31,7 +31,7 @@ static int get_status(struct open_file *file, bool nowait,
 	struct open_stored *s = from_file(file);
 
 	return nowait && !file->ns->store->in_memory ? -EAGAIN :
-	       s->stored->status(s->stored, ret_status);
+	       s->stored->status(s->stored, s->committed, ret_status);
 }
 
 static void describe(const struct open_file *file, char *text, size_t size)

@@ -8,8 +8,11 @@
 /* What it reads from is the matter of its ops. */
 struct open_view {
 	struct open_file base;		/* first: passed as this */
-	struct mounted *mounted;	/* one hold; const, as are all */
-	struct virtual_file *content;	/* one reference */
+	struct mounted *mounted;	/* one hold, once it is open; const, as
+					 * are all */
+	const struct checkpoint *checkpoint; /* of that */
+	struct virtual_file *content;	/* one reference, and all that it is
+					 * made of is kept */
 	struct array text;		/* owned */
 	int fd;				/* borrowed from `mounted` */
 	/* For people: */
@@ -23,11 +26,6 @@ static struct open_view *from_file(const struct open_file *file)
 	return (struct open_view *)(uintptr_t)file;
 }
 
-static bool is_retired(const struct open_view *view)
-{
-	return atomic_load(&view->mounted->retired);
-}
-
 /* ---- reading ------------------------------------------------------------- */
 
 static int read_content(struct open_file *file, uint64_t offset,
@@ -37,8 +35,6 @@ static int read_content(struct open_file *file, uint64_t offset,
 	uint64_t size = virtual_file_size(view->content);
 	uint64_t left = offset < size ? size - offset : 0;
 
-	if (is_retired(view))
-		return -ESTALE;
 	if (reply->size > left)
 		reply->size = left;
 	return virtual_file_read(view->content,
@@ -51,8 +47,6 @@ static int read_text(struct open_file *file, uint64_t offset,
 {
 	struct open_view *view = from_file(file);
 
-	if (is_retired(view))
-		return -ESTALE;
 	open_file_lend(&view->text, offset, reply);
 	return 0;
 }
@@ -62,8 +56,6 @@ static int read_fd(struct open_file *file, uint64_t offset, struct reply *reply)
 	struct open_view *view = from_file(file);
 	const struct io_file memory = { .fd = view->fd, .in_memory = true };
 
-	if (is_retired(view))
-		return -ESTALE;
 	return io_read_up_to(&memory, reply->data, reply->size, offset,
 			     &reply->size);
 }
@@ -100,6 +92,9 @@ static void describe_fd(const struct open_file *file, char *text, size_t size)
 
 static void destroy(struct open_view *view)
 {
+	if (view->content)
+		virtual_file_release(view->content,
+				     checkpoint_source(view->checkpoint));
 	virtual_file_put(view->content);
 	array_finish(&view->text);
 	free(view);
@@ -107,10 +102,12 @@ static void destroy(struct open_view *view)
 
 static void close_it(struct open_file *file)
 {
+	struct inode_table *inodes = &file->ns->inodes;
 	struct open_view *view = from_file(file);
+	struct mounted *mounted = view->mounted;
 
-	inode_table_put_mounted(&file->ns->inodes, view->mounted);
 	destroy(view);
+	inode_table_put_mounted(inodes, mounted);
 }
 
 static const struct open_file_ops content_ops = {
@@ -127,14 +124,36 @@ static const struct open_file_ops fd_ops = {
 
 /* ---- opening ------------------------------------------------------------- */
 
-static int make_text(struct open_view *view, struct checkpoint *checkpoint,
-		     const struct view_file *file)
+static int make_text(struct open_view *view, const struct view_file *file)
 {
-	int error = file->json ?
-		    view_object_json(checkpoint, file->entry, &view->text) :
-		    view_object(checkpoint, file->entry, &view->text);
+	int error = file->json ? view_object_json(view->checkpoint,
+						  file->entry, &view->text) :
+				 view_object(view->checkpoint, file->entry,
+					     &view->text);
 
 	return error == -EOPNOTSUPP && file->json ? -EIO : error;
+}
+
+/* With all that it is made of. */
+static int make_content(struct open_view *view, const struct view_file *file,
+			bool nowait)
+{
+	struct virtual_file *content = file->content;
+	int error = 0;
+
+	if (content)
+		virtual_file_get(content);
+	else
+		error = view_content(view->checkpoint->catalog, file, &content);
+	if (error)
+		return error;
+	error = virtual_file_hold(content, checkpoint_source(view->checkpoint),
+				  nowait);
+	if (error)
+		virtual_file_put(content);
+	else
+		view->content = content;
+	return error;
 }
 
 static bool has_holes(const struct catalog *catalog,
@@ -172,11 +191,11 @@ int open_view(struct namespace *ns, const struct view_inode *inode,
 	      const struct view_file *file, bool nowait,
 	      struct open_file **ret_file)
 {
-	struct checkpoint *checkpoint = inode->mounted->checkpoint;
+	const struct checkpoint *checkpoint = inode->mounted->checkpoint;
 	const struct catalog *catalog = checkpoint->catalog;
 	bool text = file->json || view_is_decoded(catalog, file);
 	struct open_view *view;
-	int error = 0;
+	int error;
 
 	if (text && nowait)
 		return -EAGAIN;
@@ -186,12 +205,9 @@ int open_view(struct namespace *ns, const struct view_inode *inode,
 	view->entry = file->entry;
 	view->grouped = file->grouped;
 	view->group = file->group;
-	if (text)
-		error = make_text(view, checkpoint, file);
-	else if (file->content)
-		view->content = virtual_file_get(file->content);
-	else
-		error = view_content(catalog, file, &view->content);
+	view->checkpoint = checkpoint;
+	error = text ? make_text(view, file) :
+		       make_content(view, file, nowait);
 	if (error) {
 		destroy(view);
 		return error;
@@ -216,6 +232,7 @@ int open_view_text(struct namespace *ns, const struct view_inode *inode,
 	if (!view)
 		return -ENOMEM;
 	view->fd = fd;
+	view->checkpoint = inode->mounted->checkpoint;
 	view->base.keep_cache = true;
 	*ret_file = &view->base;
 	return enlist(ns, inode, &fd_ops, view);

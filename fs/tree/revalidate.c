@@ -184,7 +184,8 @@ static bool stays(const struct look *look, int error)
 				 !io_is_missing(error);
 }
 
-/* Reads of what is open fail from now on; what the kernel has of it goes. */
+/* What is open of it is read on, as far as its files have their bytes; of those
+ * that have others, what the kernel has goes. */
 static void retire(struct namespace *ns, struct mounted *mounted)
 {
 	uint64_t numbers[64];
@@ -193,9 +194,11 @@ static void retire(struct namespace *ns, struct mounted *mounted)
 
 	if (!mounted)
 		return;
+	checkpoint_find_changes(mounted->checkpoint);
 	do {
-		count = open_file_numbers(ns, &mounted->opens, after, numbers,
-					  64);
+		count = checkpoint_is_stale(mounted->checkpoint) ?
+			open_file_numbers(ns, &mounted->opens, after, numbers,
+					  64) : 0;
 		for (i = 0; i < count && ns->drop_pages; i++)
 			ns->drop_pages(ns->drop_context, numbers[i]);
 		if (count > 0)

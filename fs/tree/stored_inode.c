@@ -141,6 +141,7 @@ static int get_status(struct namespace *ns, struct inode *inode, bool nowait,
 	if (open) {
 		error = open->ops->status(open, nowait, &status);
 		open_file_put(open);
+		error = error == -ENOENT ? -ESTALE : error;
 	} else if (nowait && !ns->store->in_memory) {
 		error = -EAGAIN;
 	} else {

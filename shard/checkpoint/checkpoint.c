@@ -397,6 +397,34 @@ int checkpoint_item(const struct checkpoint *checkpoint,
 	       source_file_item(checkpoint->files, shard, use, context);
 }
 
+/* ---- keeping ------------------------------------------------------------- */
+
+void checkpoint_hold_files(const struct checkpoint *checkpoint, unsigned rank,
+			   struct array *out)
+{
+	uint32_t i;
+
+	for (i = 0; i < checkpoint->catalog->file_count; i++) {
+		const struct replica *replica =
+			placement_local(checkpoint->placement, i);
+
+		if (replica && replica->rank == rank &&
+		    source_file_hold(checkpoint->files, i, false) == 0 &&
+		    array_append(out, &i, sizeof(i)))
+			source_file_release(checkpoint->files, i);
+	}
+}
+
+void checkpoint_release_files(const struct checkpoint *checkpoint,
+			      const struct array *held)
+{
+	const uint32_t *files = (const void *)held->data;
+	size_t i;
+
+	for (i = 0; i < held->size / sizeof(*files); i++)
+		source_file_release(checkpoint->files, files[i]);
+}
+
 /* ---- looking again ------------------------------------------------------- */
 
 static bool same_marker(const struct metadata_file *before,
@@ -460,4 +488,31 @@ bool checkpoint_is_current(const struct checkpoint *checkpoint,
 	}
 	*cursor += looks;
 	return true;
+}
+
+/* A file of another rank, by what is known of it. */
+static void find_change(struct checkpoint *c, struct store_folder *folder,
+			uint64_t file)
+{
+	const struct replica *before;
+	struct replica now;
+
+	if (folder->store->resolve(folder, file_path(c, file), &now))
+		return;
+	before = find_replica(c, file, now.rank);
+	if (before && pin_same_file(&before->pin, &now.pin) &&
+	    !pin_same_bytes(&before->pin, &now.pin))
+		atomic_store(&c->stale, true);
+}
+
+void checkpoint_find_changes(struct checkpoint *checkpoint)
+{
+	uint32_t i;
+
+	for (i = 0; i < checkpoint->catalog->file_count &&
+		    !checkpoint_is_stale(checkpoint); i++)
+		if (placement_local(checkpoint->placement, i))
+			source_file_check(checkpoint->files, i, true);
+		else
+			find_change(checkpoint, checkpoint->folder, i);
 }

@@ -81,10 +81,24 @@ int checkpoint_item(const struct checkpoint *checkpoint,
 		    int (*use)(void *context, const struct input *input),
 		    void *context);
 
+/*
+ * Keep all files that rank @rank has and that are here, so that they are read
+ * whatever becomes of their names; as far as it can be done. Their numbers are
+ * appended to @out, for checkpoint_release_files. May block.
+ */
+void checkpoint_hold_files(const struct checkpoint *checkpoint, unsigned rank,
+			   struct array *out);
+void checkpoint_release_files(const struct checkpoint *checkpoint,
+			      const struct array *held);
+
 /* Is all of @entry there and of a form that is read, as far as is known
  * without reading its items? */
 bool checkpoint_has(const struct checkpoint *checkpoint,
 		    const struct catalog_entry *entry);
+
+/* Has one of its files, that is open or elsewhere, other bytes now? Then it is
+ * stale. */
+void checkpoint_find_changes(struct checkpoint *checkpoint);
 
 /*
  * Does the store still hold what the catalog was made from? @folder is what is

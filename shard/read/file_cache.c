@@ -14,6 +14,7 @@
 #include "shard/base/io.h"
 #include "shard/base/pinned.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,6 +31,8 @@ enum { OPEN_TOTAL_MAX = 16384 };
 struct cache_slot {
 	_Atomic uint32_t state;
 	struct cached_file file; /* guarded by state: written while closed */
+	uint32_t holds;		/* guarded by the lock */
+	bool held;		/* they are one of the users; likewise */
 	struct pinned pinned;	/* what it must stay */
 };
 
@@ -183,27 +186,37 @@ static int open_slot(struct file_cache *files, uint32_t index,
 	return 0;
 }
 
-static int get_slow(struct file_cache *files, uint32_t index)
+/* One more user, of a slot that is opened if need be. */
+static int use_locked(struct file_cache *files, uint32_t index)
 {
 	struct cache_slot *slot = &files->slots[index];
 	struct cached_file file;
-	int error = 0;
+	int error;
 
-	pthread_mutex_lock(&files->lock);
 	if (atomic_load(&slot->state) & open_bit) {
 		/* Only the lock's holder closes: the bit stays. */
 		atomic_fetch_add(&slot->state, 1);
-		goto unlock;
+		return 0;
 	}
 	if (atomic_load(&open_total) >= open_total_limit())
 		evict_locked(files);
 	error = open_slot(files, index, &file);
 	if (error)
-		goto unlock;
+		return error;
 	slot->file = file;
 	atomic_fetch_add(&open_total, 1);
-	atomic_store(&slot->state, open_bit | 1);
-unlock:
+	/* Who wants it kept, and could not have it so far, has it now. */
+	slot->held = slot->holds > 0;
+	atomic_store(&slot->state, open_bit | (1u + slot->held));
+	return 0;
+}
+
+static int get_slow(struct file_cache *files, uint32_t index)
+{
+	int error;
+
+	pthread_mutex_lock(&files->lock);
+	error = use_locked(files, index);
 	pthread_mutex_unlock(&files->lock);
 	return error;
 }
@@ -234,6 +247,56 @@ got:
 void file_cache_put(struct file_cache *files, uint32_t index)
 {
 	atomic_fetch_sub(&files->slots[index].state, 1);
+}
+
+/* The first hold makes a user, if it can. */
+static int hold_locked(struct file_cache *files, uint32_t index, bool nowait)
+{
+	struct cache_slot *slot = &files->slots[index];
+	bool open = atomic_load(&slot->state) & open_bit;
+	int error;
+
+	if (slot->held || !placement_local(files->placement, index))
+		return 0;
+	if (!open && nowait)
+		return -EAGAIN;
+	if (!open && atomic_load(&open_total) >= open_total_limit()) {
+		evict_locked(files);
+		if (atomic_load(&open_total) >= open_total_limit())
+			return 0;
+	}
+	error = use_locked(files, index);
+	slot->held = !error;
+	return error == -ESTALE ? error : 0;
+}
+
+int file_cache_hold(struct file_cache *files, uint32_t index, bool nowait)
+{
+	struct cache_slot *slot = &files->slots[index];
+	int error;
+
+	if (atomic_load(&slot->pinned.changed))
+		return -ESTALE;
+	if (nowait ? pthread_mutex_trylock(&files->lock) :
+		     pthread_mutex_lock(&files->lock))
+		return -EAGAIN;
+	error = hold_locked(files, index, nowait);
+	slot->holds += !error;
+	pthread_mutex_unlock(&files->lock);
+	return error;
+}
+
+void file_cache_release(struct file_cache *files, uint32_t index)
+{
+	struct cache_slot *slot = &files->slots[index];
+
+	pthread_mutex_lock(&files->lock);
+	assert(slot->holds > 0);
+	if (--slot->holds == 0 && slot->held) {
+		slot->held = false;
+		atomic_fetch_sub(&slot->state, 1);
+	}
+	pthread_mutex_unlock(&files->lock);
 }
 
 bool file_cache_in_memory(const struct file_cache *files)

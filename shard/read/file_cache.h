@@ -43,6 +43,13 @@ void file_cache_put(struct file_cache *files, uint32_t index);
 /* Compare file @index, which was got, with its pin. 0 or -ESTALE. */
 int file_cache_check(struct file_cache *files, uint32_t index);
 
+/*
+ * Open file @index, and keep it open until as many releases, unless there are no
+ * descriptors left for that. 0; -EAGAIN if @nowait; -ESTALE likewise.
+ */
+int file_cache_hold(struct file_cache *files, uint32_t index, bool nowait);
+void file_cache_release(struct file_cache *files, uint32_t index);
+
 /* The files' pages never leave memory (tmpfs): reading them never blocks. */
 bool file_cache_in_memory(const struct file_cache *files);
 

@@ -17,15 +17,26 @@
 #include "shard/read/plan.h"
 #include "shard/read/reply.h"
 
-/*
- * `read` puts what the @count pieces of @plan hold where they belong behind the
- * base of @reply, all of it or -errno; of pieces that overlap the last one
- * counts. Thread safe. It may fill reply->fault once for each bad item.
- */
+/* Thread safe, but for destroy. */
 struct source {
+	/*
+	 * Put what the @count pieces of @plan hold where they belong behind
+	 * the base of @reply, all of it or -errno; of pieces that overlap the
+	 * last one counts. It may fill reply->fault once for each bad item.
+	 */
 	int (*read)(struct source *source, const struct plan *plan,
 		    const struct piece *pieces, unsigned count,
 		    struct reply *reply);
+	/*
+	 * Keep the files that @entry is in, so that it is read whatever becomes
+	 * of their names, until `release`; as far as there are descriptors and
+	 * ranks for it. 0; -EAGAIN if @nowait; -ESTALE: one is another file
+	 * already. Both may be NULL: there is nothing to keep.
+	 */
+	int (*hold)(struct source *source, const struct catalog_entry *entry,
+		    bool nowait);
+	void (*release)(struct source *source,
+			const struct catalog_entry *entry);
 	void (*destroy)(struct source *source);
 };
 

@@ -360,6 +360,25 @@ int source_decoded_item(struct source_decoded *source,
 	return error;
 }
 
+/* ---- keeping ------------------------------------------------------------- */
+
+static int hold(struct source *source, const struct catalog_entry *entry,
+		bool nowait)
+{
+	struct source *below = source_file_source(
+		((struct source_decoded *)source)->below);
+
+	return below->hold(below, entry, nowait);
+}
+
+static void release(struct source *source, const struct catalog_entry *entry)
+{
+	struct source *below = source_file_source(
+		((struct source_decoded *)source)->below);
+
+	below->release(below, entry);
+}
+
 /* ---- life ---------------------------------------------------------------- */
 
 static void destroy(struct source *source)
@@ -375,7 +394,8 @@ struct source_decoded *source_decoded_create(struct source_file *below,
 
 	if (!s)
 		return NULL;
-	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
+	s->base = (struct source){ .read = read_pieces, .hold = hold,
+				   .release = release, .destroy = destroy };
 	s->below = below;
 	s->catalog = catalog;
 	s->cache = cache;

@@ -75,6 +75,62 @@ static int read_pieces(struct source *source, const struct plan *plan,
 	return error;
 }
 
+/* ---- keeping ------------------------------------------------------------- */
+
+/* The file of a shard; shards of one file stand together mostly, and it is kept
+ * once for each run of them. CATALOG_NO_FILE: it is that of the last one. */
+static uint32_t next_file(const struct source_file *s,
+			  const struct catalog_entry *entry, uint64_t index)
+{
+	uint32_t file = catalog_shard(s->catalog, entry, index)->file;
+
+	return index > 0 &&
+	       catalog_shard(s->catalog, entry, index - 1)->file == file ?
+	       CATALOG_NO_FILE : file;
+}
+
+static void release_some(struct source_file *s,
+			 const struct catalog_entry *entry, uint64_t count)
+{
+	uint64_t i;
+
+	for (i = 0; i < count; i++)
+		if (next_file(s, entry, i) != CATALOG_NO_FILE)
+			file_cache_release(s->files, next_file(s, entry, i));
+}
+
+static int hold(struct source *source, const struct catalog_entry *entry,
+		bool nowait)
+{
+	struct source_file *s = (struct source_file *)source;
+	uint64_t i;
+	int error = 0;
+
+	for (i = 0; i < entry->shard_count && !error; i++)
+		if (next_file(s, entry, i) != CATALOG_NO_FILE)
+			error = file_cache_hold(s->files,
+						next_file(s, entry, i),
+						nowait);
+	if (error)
+		release_some(s, entry, i - 1);
+	return error;
+}
+
+static void release(struct source *source, const struct catalog_entry *entry)
+{
+	release_some((struct source_file *)source, entry, entry->shard_count);
+}
+
+int source_file_hold(struct source_file *source, uint32_t index, bool nowait)
+{
+	return file_cache_hold(source->files, index, nowait);
+}
+
+void source_file_release(struct source_file *source, uint32_t index)
+{
+	file_cache_release(source->files, index);
+}
+
 /* ---- life ---------------------------------------------------------------- */
 
 static void destroy(struct source *source)
@@ -90,7 +146,8 @@ struct source_file *source_file_create(const struct placement *placement,
 
 	if (!s)
 		return NULL;
-	s->base = (struct source){ .read = read_pieces, .destroy = destroy };
+	s->base = (struct source){ .read = read_pieces, .hold = hold,
+				   .release = release, .destroy = destroy };
 	s->catalog = catalog;
 	s->files = file_cache_create(placement, catalog, stale);
 	if (s->files)

@@ -32,6 +32,10 @@ struct source *source_file_source(struct source_file *source);
  * gave. */
 int source_file_check(struct source_file *source, uint32_t index, bool nowait);
 
+/* Keep one file of the catalog, as file_cache_hold. */
+int source_file_hold(struct source_file *source, uint32_t index, bool nowait);
+void source_file_release(struct source_file *source, uint32_t index);
+
 /*
  * Read the whole stored item of shard @shard of @entry (not a hole), at most
  * @limit bytes, through @use, which gets it as an input. What @use returns is

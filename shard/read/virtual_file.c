@@ -488,3 +488,55 @@ int virtual_file_read(const struct virtual_file *file, struct source *source,
 	return read_data(file, source, offset + taken - header,
 			 offset + size - header, reply);
 }
+
+/* ---- keeping ------------------------------------------------------------- */
+
+static const struct catalog_entry *entry_of(const struct virtual_file *file,
+					    uint64_t span)
+{
+	return catalog_entry(file->catalog, file->spans[span].entry);
+}
+
+/* Tensors of one file stand together mostly: the first is enough. */
+static bool is_kept_before(const struct virtual_file *file, uint64_t span)
+{
+	const struct catalog_entry *entry = entry_of(file, span), *before;
+
+	if (span == 0)
+		return false;
+	before = entry_of(file, span - 1);
+	return entry->shard_count == 1 && before->shard_count == 1 &&
+	       catalog_shard(file->catalog, entry, 0)->file ==
+		       catalog_shard(file->catalog, before, 0)->file;
+}
+
+static void release_some(const struct virtual_file *file, struct source *source,
+			 uint64_t count)
+{
+	uint64_t i;
+
+	for (i = 0; i < count; i++)
+		if (!is_kept_before(file, i))
+			source->release(source, entry_of(file, i));
+}
+
+int virtual_file_hold(const struct virtual_file *file, struct source *source,
+		      bool nowait)
+{
+	uint64_t i;
+	int error = 0;
+
+	for (i = 0; source->hold && i < file->span_count && !error; i++)
+		if (!is_kept_before(file, i))
+			error = source->hold(source, entry_of(file, i), nowait);
+	if (error)
+		release_some(file, source, i - 1);
+	return error;
+}
+
+void virtual_file_release(const struct virtual_file *file,
+			  struct source *source)
+{
+	if (source->release)
+		release_some(file, source, file->span_count);
+}

@@ -75,4 +75,10 @@ uint64_t virtual_file_header_size(const struct virtual_file *file);
 int virtual_file_read(const struct virtual_file *file, struct source *source,
 		      uint64_t offset, struct reply *reply);
 
+/* Keep all that the file is made of, as source->hold. */
+int virtual_file_hold(const struct virtual_file *file, struct source *source,
+		      bool nowait);
+void virtual_file_release(const struct virtual_file *file,
+			  struct source *source);
+
 #endif

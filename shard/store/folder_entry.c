@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/store/folder_entry.h"
 
-#include "shard/base/hash.h"
-
 #include <errno.h>
 #include <string.h>
 
@@ -62,9 +60,4 @@ bool stored_entry_next(const void *data, size_t size, size_t *position,
 		     stored.entry.target_size;
 	*ret_stored = stored;
 	return true;
-}
-
-uint64_t catalog_folder(const char *path)
-{
-	return hash_64(path, strlen(path), 0);
 }

@@ -34,7 +34,4 @@ int stored_entry_append(struct array *out, const char *name,
 bool stored_entry_next(const void *data, size_t size, size_t *position,
 		       struct stored *ret_stored);
 
-/* A number for a path. */
-uint64_t catalog_folder(const char *path);
-
 #endif

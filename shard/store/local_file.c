@@ -17,11 +17,18 @@ struct local_file {
 	char path[];			/* const */
 };
 
+static int check(struct local_file *local)
+{
+	const struct pinned_name name = { local->folder, local->path };
+
+	return pinned_check(&local->pinned, &local->lock, local->file.fd,
+			    &name);
+}
+
 static int read_at(struct stored_file *stored, uint64_t offset, bool exact,
 		   struct reply *reply)
 {
 	struct local_file *local = (struct local_file *)stored;
-	const struct pinned_name name = { local->folder, local->path };
 	struct io_file file = local->file;
 	uint64_t done;
 	int error;
@@ -31,15 +38,18 @@ static int read_at(struct stored_file *stored, uint64_t offset, bool exact,
 	if (error)
 		return error;
 	reply->size = done;
-	return exact ? pinned_check(&local->pinned, &local->lock, file.fd,
-				    &name) : 0;
+	return exact ? check(local) : 0;
 }
 
-static int status_now(struct stored_file *stored, struct stat *ret_status)
+static int status_now(struct stored_file *stored, bool exact,
+		      struct stat *ret_status)
 {
 	struct local_file *local = (struct local_file *)stored;
+	int error = exact ? check(local) : 0;
 
-	return fstat(local->file.fd, ret_status) < 0 ? -errno : 0;
+	if (!error && fstat(local->file.fd, ret_status) < 0)
+		error = -errno;
+	return error;
 }
 
 static void close_file(struct stored_file *stored)

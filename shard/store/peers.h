@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The other ranks, as seen from here: what can be asked of them (struct
- * peers, which comm/ implements), and what they may ask of this rank (struct
- * peer_handlers, which main wires).
+ * The other ranks, as seen from here: what can be asked of them, which comm/
+ * implements.
  *
- * Calls of both kinds block and are thread safe. Paths are below a rank's
+ * Calls block and are thread safe. Paths are below a rank's
  * store, "" is the store itself; whoever answers resolves them there and
  * never leaves it.
  *
@@ -26,35 +25,14 @@
 
 /* A range of a stored file. */
 struct file_range {
+	uint64_t hold;		/* of peers->hold_file; 0, or if that rank does
+				 * not know it any more: by its path */
 	const char *path;
 	struct pin pin;		/* it must have; inode 0: whatever it is */
 	bool exact;		/* all of the pin counts, else device and inode
 				 * only: the file may be growing */
 	uint64_t offset;	/* bytes */
 	uint32_t size;		/* bytes, at most LIMIT_READ_SIZE */
-};
-
-/* A part of a catalog. */
-struct catalog_part {
-	struct catalog_wanted wanted;
-	uint64_t offset;	/* bytes */
-};
-
-/* A checkpoint, for ranks that know it. Two steps of one run have the same
- * metadata: the folder counts as well. */
-struct catalog_id {
-	uint64_t hash[2];	/* of the catalog */
-	uint64_t folder;	/* catalog_folder of its path */
-};
-
-/* What a read needs of shards that one rank has. */
-struct piece_request {
-	struct catalog_id id;
-	uint64_t entry;		/* index in the catalog */
-	unsigned ndim;		/* what the one who asks thinks it has */
-	unsigned count;		/* of pieces, at most LIMIT_PIECES */
-	const struct piece *pieces; /* targets are not used */
-	const uint64_t *pins;	/* pin_hash of the file of each piece */
 };
 
 enum peer_state {
@@ -119,12 +97,24 @@ struct peers {
 		    const struct file_range *range, void *buffer,
 		    size_t *ret_size);
 	/*
+	 * Keep a file of @rank open, whatever becomes of its name: that at
+	 * @path, if it has the bytes of @pin (inode 0: whatever it is). @pin
+	 * becomes that of now. -ESTALE likewise; -EMFILE: no more can be kept.
+	 */
+	int (*hold_file)(struct peers *peers, unsigned rank, const char *path,
+			 struct pin *pin, uint64_t *ret_hold);
+	/* What it is now. -ESTALE: it is not kept. */
+	int (*held_status)(struct peers *peers, unsigned rank, uint64_t hold,
+			   struct pin *ret_pin);
+	/* Never blocks. */
+	void (*release)(struct peers *peers, unsigned rank, uint64_t hold);
+	/*
 	 * The catalog that is wanted, which is checked, from the ranks above
 	 * this one in the binomial tree; or, if it is to be kept already, from
 	 * any that has it. The caller puts it. -ESTALE: no such one there (yet);
 	 * -errno.
 	 */
-	int (*catalog)(struct peers *peers, const struct catalog_part *part,
+	int (*catalog)(struct peers *peers, const struct catalog_wanted *wanted,
 		       struct catalog **ret_catalog);
 	/* Does this rank make catalogs itself: is it the lowest that lives? */
 	bool (*is_builder)(struct peers *peers);
@@ -134,35 +124,6 @@ struct peers {
 	struct source *(*source)(struct peers *peers,
 				 const struct shard_files *files,
 				 struct source *below);
-};
-
-/*
- * What other ranks may ask. Each handler fills what it is given and returns 0
- * or -errno. They run on threads of the pool and may block; arguments are
- * checked for form, but not for sense.
- */
-struct peer_handlers {
-	void *context;
-	/* Entries behind the name @after, sorted; "": from the start. At most
-	 * @size bytes of whole entries to @buffer. @of: PEERS_OWN, or a rank
-	 * whose store is remembered; -ENODATA if it is not. */
-	int (*list)(void *context, uint32_t of, const char *path,
-		    const char *after, void *buffer, size_t size,
-		    size_t *ret_size);
-	int (*status)(void *context, const char *path, struct array *out);
-	int (*digest)(void *context, const struct file_range *range,
-		      uint64_t ret_hash[2]);
-	int (*file)(void *context, const struct file_range *range,
-		    void *buffer, size_t *ret_size);
-	int (*catalog)(void *context, const struct catalog_part *part,
-		       void *buffer, size_t size, size_t *ret_size,
-		       uint64_t *ret_total);
-	/* The elements of all pieces, one dense row-major box behind the
-	 * other, from the start of @reply, which was begun. */
-	int (*pieces)(void *context, const struct piece_request *request,
-		      struct reply *reply, size_t *ret_size);
-	/* Look at @path again, and learn the catalog that has @hash. */
-	int (*learn)(void *context, const char *path, const uint64_t hash[2]);
 };
 
 #endif

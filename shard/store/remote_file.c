@@ -8,7 +8,8 @@
 struct remote_file {
 	struct stored_file base;	/* first: passed as this */
 	struct peers *peers;		/* borrowed; const, as are all */
-	struct pin pin;			/* of it there */
+	uint64_t hold;			/* of peers->hold_file; 0: it is had by
+					 * its path, as long as that is its */
 	char path[];
 };
 
@@ -17,8 +18,9 @@ static int read_range(struct stored_file *stored, uint64_t offset, bool exact,
 {
 	struct remote_file *remote = (struct remote_file *)stored;
 	const struct file_range range = {
-		.path = remote->path, .pin = remote->pin, .exact = exact,
-		.offset = offset, .size = (uint32_t)reply->size,
+		.hold = remote->hold, .path = remote->path,
+		.pin = stored->pin, .exact = exact, .offset = offset,
+		.size = (uint32_t)reply->size,
 	};
 	size_t got;
 	int error;
@@ -52,13 +54,20 @@ int remote_file_status(struct peers *peers, unsigned rank, const char *path,
 	return error;
 }
 
-static int status_now(struct stored_file *stored, struct stat *ret_status)
+static int status_now(struct stored_file *stored, bool exact,
+		      struct stat *ret_status)
 {
 	struct remote_file *remote = (struct remote_file *)stored;
+	struct peers *peers = remote->peers;
 	struct pin pin;
-	int error = remote_file_status(remote->peers, stored->rank,
-				       remote->path, &pin);
+	int error = remote->hold ?
+		    peers->held_status(peers, stored->rank, remote->hold,
+				       &pin) :
+		    remote_file_status(peers, stored->rank, remote->path, &pin);
 
+	if (!error && !(exact ? pin_same_bytes(&stored->pin, &pin) :
+				pin_same_file(&stored->pin, &pin)))
+		error = -ESTALE;
 	if (!error)
 		pin_status(&pin, ret_status);
 	return error;
@@ -66,23 +75,49 @@ static int status_now(struct stored_file *stored, struct stat *ret_status)
 
 static void close_file(struct stored_file *stored)
 {
-	free(stored);
+	struct remote_file *remote = (struct remote_file *)stored;
+
+	if (remote->hold)
+		remote->peers->release(remote->peers, stored->rank,
+				       remote->hold);
+	free(remote);
 }
 
-int remote_file_create(struct peers *peers, unsigned rank, const char *path,
-		       const struct pin *pin, struct stored_file **ret_file)
+/* Have it kept; what a rank cannot keep, it still has. */
+static int hold(struct peers *peers, unsigned rank, const char *path,
+		struct pin *pin, uint64_t *ret_hold)
+{
+	int error = peers->hold_file(peers, rank, path, pin, ret_hold);
+
+	if (error != -EMFILE && error != -ENFILE)
+		return error;
+	*ret_hold = 0;
+	error = pin->inode ? 0 : remote_file_status(peers, rank, path, pin);
+	return !error && !S_ISREG(pin->mode) ? -EINVAL : error;
+}
+
+int remote_file_open(struct peers *peers, unsigned rank, const char *path,
+		     const struct pin *pin, struct stored_file **ret_file)
 {
 	size_t size = strlen(path) + 1;
 	struct remote_file *remote = malloc(sizeof(*remote) + size);
+	int error;
 
 	if (!remote)
 		return -ENOMEM;
 	*remote = (struct remote_file){
-		.base = { .pin = *pin, .rank = rank, .read = read_range,
+		.base = { .rank = rank, .read = read_range,
 			  .status = status_now, .close = close_file },
-		.peers = peers, .pin = *pin,
+		.peers = peers,
 	};
+	if (pin)
+		remote->base.pin = *pin;
 	memcpy(remote->path, path, size);
+	error = hold(peers, rank, path, &remote->base.pin, &remote->hold);
+	if (error) {
+		free(remote);
+		return error;
+	}
 	*ret_file = &remote->base;
 	return 0;
 }

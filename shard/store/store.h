@@ -101,8 +101,9 @@ struct stored_file {
 	 * -EAGAIN as the reply says; -errno. */
 	int (*read)(struct stored_file *file, uint64_t offset, bool exact,
 		    struct reply *reply);
-	/* As it is now. May block. */
-	int (*status)(struct stored_file *file, struct stat *ret_status);
+	/* As it is now, and -ESTALE likewise. May block. */
+	int (*status)(struct stored_file *file, bool exact,
+		      struct stat *ret_status);
 	void (*close)(struct stored_file *file);
 };
 

@@ -265,8 +265,8 @@ static int open_entry(struct union_store *s, const struct store_entry *entry,
 	opened.rank = replica->rank;
 	opened.folder = s->peers->stores[replica->rank];
 	if (opened.folder < 0)
-		error = remote_file_create(s->peers, replica->rank, path,
-					   &replica->pin, ret_file);
+		error = remote_file_open(s->peers, replica->rank, path,
+					 &replica->pin, ret_file);
 	else if (folder)
 		error = open_local(folder->fds[replica->rank], entry->name,
 				   &replica->pin, &opened, ret_file);
@@ -287,19 +287,14 @@ static int open_owned(struct union_store *s, const struct store_entry *entry,
 		.rank = entry->owner, .path = path,
 		.folder = s->peers->stores[entry->owner],
 	};
-	struct pin pin;
 	int error;
 
-	if (opened.folder >= 0) {
-		error = folder_records_open(opened.folder, path, &opened.fd,
-					    &opened.status);
-		return error ? error : local_file_create(&opened, ret_file);
-	}
-	error = remote_file_status(s->peers, entry->owner, path, &pin);
-	if (!error && !S_ISREG(pin.mode))
-		error = -EINVAL;
-	return error ? error : remote_file_create(s->peers, entry->owner, path,
-						  &pin, ret_file);
+	if (opened.folder < 0)
+		return remote_file_open(s->peers, entry->owner, path, NULL,
+					ret_file);
+	error = folder_records_open(opened.folder, path, &opened.fd,
+				    &opened.status);
+	return error ? error : local_file_create(&opened, ret_file);
 }
 
 static int open_path(struct store *store, struct store_path path,
@@ -492,11 +487,10 @@ static int get_catalog(struct store *store, const struct catalog_wanted *wanted,
 		       struct catalog **ret_catalog)
 {
 	struct peers *peers = from_store(store)->peers;
-	const struct catalog_part part = { .wanted = *wanted };
 
 	if (!wanted->kept && peers->is_builder(peers))
 		return -ENODATA;
-	return peers->catalog(peers, &part, ret_catalog);
+	return peers->catalog(peers, wanted, ret_catalog);
 }
 
 static struct source *wrap_source(struct store *store,

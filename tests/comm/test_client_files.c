@@ -14,14 +14,15 @@
 static struct array listed;		/* whole */
 static bool repeats;			/* as if nothing came before */
 
-static int serve_list(void *context, uint32_t of, const char *path,
-		      const char *after, void *buffer, size_t size,
-		      size_t *ret_size)
+static int serve_list(struct served *one, struct service_request *request)
 {
+	char path[LIMIT_PATH_SIZE + 1], after[256];
 	size_t position = 0, begin = 0, end;
 	struct stored stored;
+	uint32_t of;
 
-	(void)context;
+	(void)one;
+	handlers_read(request, &of, sizeof(of), path, after);
 	if (of != PEERS_OWN)
 		return -ENODATA;
 	if (strcmp(path, "missing") == 0)
@@ -37,19 +38,26 @@ static int serve_list(void *context, uint32_t of, const char *path,
 	}
 	position = end = begin;
 	while (stored_entry_next(listed.data, listed.size, &position,
-				 &stored) && position - begin <= size)
+				 &stored) &&
+	       position - begin <= LIMIT_READ_SIZE)
 		end = position;
 	if (end > begin)
-		memcpy(buffer, listed.data + begin, end - begin);
-	*ret_size = end - begin;
+		memcpy(request->room, listed.data + begin, end - begin);
+	request->size = end - begin;
 	return 0;
 }
 
-static int serve_status(void *context, const char *path, struct array *out)
+static int serve_status(struct served *one, struct service_request *request)
 {
-	(void)context;
-	return strcmp(path, "missing") == 0 ? -ENOENT :
-	       array_append(out, listed.data, listed.size);
+	char path[LIMIT_PATH_SIZE + 1];
+
+	(void)one;
+	handlers_read(request, NULL, 0, path, NULL);
+	if (strcmp(path, "missing") == 0)
+		return -ENOENT;
+	memcpy(request->room, listed.data, listed.size);
+	request->size = listed.size;
+	return 0;
 }
 
 static void add_entry(const char *name, size_t target_size)
@@ -64,12 +72,13 @@ static void add_entry(const char *name, size_t target_size)
 
 static void start_lists(void)
 {
-	const struct peer_handlers handlers = { .list = serve_list,
-						.status = serve_status };
+	static const handler handlers[SERVICE_COUNT] = {
+		[SERVICE_LIST] = serve_list, [SERVICE_STATUS] = serve_status,
+	};
 
 	listed.size = 0;
 	repeats = false;
-	clients_start(2, &handlers);
+	clients_start(2, handlers);
 }
 
 static int get_list(const char *path, struct array *out)
@@ -160,31 +169,48 @@ static void statuses(void **state)
 
 /* ---- files --------------------------------------------------------------- */
 
-static int serve_file(void *context, const struct file_range *range,
-		      void *buffer, size_t *ret_size)
+struct file_head {
+	uint64_t hold;
+	struct pin pin;
+	uint64_t offset;
+	uint32_t size, exact;
+};
+
+static int serve_file(struct served *one, struct service_request *request)
 {
-	(void)context;
-	if (range->offset >= 1000)
+	char path[LIMIT_PATH_SIZE + 1];
+	struct file_head head;
+
+	(void)one;
+	handlers_read(request, &head, sizeof(head), path, NULL);
+	if (head.offset >= 1000)
 		return -ESTALE;
-	*ret_size = range->size < 1000 - range->offset ?
-		    range->size : 1000 - range->offset;
-	memset(buffer, 'f', *ret_size);
+	request->size = head.size < 1000 - head.offset ? head.size :
+							  1000 - head.offset;
+	memset(request->room, 'f', request->size);
 	return 0;
 }
 
-static int serve_digest(void *context, const struct file_range *range,
-			uint64_t ret_hash[2])
+static int serve_digest(struct served *one, struct service_request *request)
 {
-	(void)context;
-	ret_hash[0] = range->pin.inode;
-	ret_hash[1] = range->pin.size;
-	return range->exact ? 0 : -ESTALE;
+	char path[LIMIT_PATH_SIZE + 1];
+	struct file_head head;
+	uint64_t hash[2];
+
+	(void)one;
+	handlers_read(request, &head, sizeof(head), path, NULL);
+	hash[0] = head.pin.inode;
+	hash[1] = head.pin.size;
+	memcpy(request->room, hash, sizeof(hash));
+	request->size = sizeof(hash);
+	return head.exact ? 0 : -ESTALE;
 }
 
 static void files(void **state)
 {
-	const struct peer_handlers handlers = { .file = serve_file,
-						.digest = serve_digest };
+	static const handler handlers[SERVICE_COUNT] = {
+		[SERVICE_FILE] = serve_file, [SERVICE_DIGEST] = serve_digest,
+	};
 	struct file_range range = {
 		.path = "a", .pin = { .inode = 5, .size = 6 }, .exact = true,
 		.size = 10,
@@ -195,7 +221,7 @@ static void files(void **state)
 	size_t size = 99;
 
 	(void)state;
-	clients_start(2, &handlers);
+	clients_start(2, handlers);
 	assert_int_equal(peers->digest(peers, 0, &range, hash), 0);
 	assert_int_equal(hash[0], 5);
 	assert_int_equal(hash[1], 6);

@@ -83,7 +83,7 @@ static void who_will_be_asked_next(void **state)
 	(void)state;
 	open_store(&world, true, 2);
 	entry = catalog_entry(store.catalog, 0);
-	placed->replicas[catalog_shard(store.catalog, entry, 0)->file].rank = 1;
+	first_of(catalog_shard(store.catalog, entry, 0)->file)->rank = 1;
 	atomic_store(&knows[1], false);
 	atomic_store(&knows[2], false);
 	assert_int_equal(read_range(0, 4096), 0);
@@ -141,7 +141,7 @@ static void a_file_that_is_another(void **state)
 
 	(void)state;
 	open_store(&world, true, 1);
-	placed->replicas[0].pin.size++;
+	first_of(0)->pin.size++;
 	assert_int_equal(read_range(0, store.size), -ESTALE);
 	assert_true(atomic_load(&stale));
 	close_store();
@@ -149,6 +149,120 @@ static void a_file_that_is_another(void **state)
 	open_store(&world, true, 1);
 	placed->files[0].count = store.placement->files[0].count = 0;
 	assert_int_equal(read_range(0, store.size), -EIO);
+	close_store();
+}
+
+/* ---- replicas ------------------------------------------------------------- */
+
+static void check_all(void)
+{
+	assert_int_equal(read_range(0, store.size), 0);
+	assert_true(is_right(store.reply, NULL, 0, store.size));
+	reply_release(store.reply);
+}
+
+static unsigned count_asked(unsigned rank)
+{
+	return atomic_exchange(&asked[rank], 0);
+}
+
+/* The nearest is asked, and nobody else. */
+static void the_first_of_several(void **state)
+{
+	struct world world = rows_world(4, 16);
+
+	(void)state;
+	open_store(&world, true, 2);
+	also_at(1);
+	check_all();
+	assert_true(count_asked(2) > 0);
+	assert_int_equal(count_asked(1), 0);
+	close_store();
+}
+
+static void one_that_is_another_now(void **state)
+{
+	struct world world = rows_world(4, 16);
+	uint64_t i;
+
+	(void)state;
+	open_store(&world, true, 1);
+	also_at(2);
+	for (i = 0; i < placed->file_count; i++)
+		first_of(i)->pin.ctime++;
+	check_all();
+	assert_true(count_asked(1) > 0);
+	assert_true(count_asked(2) > 0);
+	/* Somebody should look again. */
+	assert_true(atomic_load(&stale));
+	/* Nobody else: what the last one said. */
+	for (i = 0; i < placed->file_count; i++)
+		first_of(i)[1].pin.ctime++;
+	assert_int_equal(read_range(0, store.size), -ESTALE);
+	close_store();
+}
+
+static void one_that_does_not_know_it(void **state)
+{
+	struct world world = rows_world(4, 16);
+
+	(void)state;
+	open_store(&world, true, 1);
+	also_at(2);
+	atomic_store(&knows[1], false);
+	atomic_store(&learns, false);
+	check_all();
+	assert_int_equal(atomic_load(&lessons), 1);
+	close_store();
+}
+
+/* In the middle of a read, and then at once. */
+static void one_that_is_gone(void **state)
+{
+	struct world world = rows_world(4, 16);
+
+	(void)state;
+	open_store(&world, true, 1);
+	also_at(2);
+	/* What it was asked before must not be worked on when all is over. */
+	ranks_hold(&ranks, 1, true);
+	ranks_kill(&ranks, 1);
+	check_all();
+	ranks_await_state(&ranks, 0, 1, PEER_LOST);
+	count_asked(2);
+	check_all();
+	assert_true(count_asked(2) > 0);
+	store.reply->nowait = true;
+	assert_int_equal(read_range(0, store.size), -EAGAIN);
+	assert_int_equal(store.reply->rank, 2);
+	store.reply->nowait = false;
+	ranks_stop(&ranks, 2);
+	ranks_await_state(&ranks, 0, 2, PEER_LEFT);
+	assert_int_equal(read_range(0, store.size), -EIO);
+	close_store();
+}
+
+/* The own file was replaced; the other rank's was not. */
+static void the_own_copy_is_gone(void **state)
+{
+	struct world world = rows_world(4, 16);
+
+	(void)state;
+	open_store(&world, true, 0);
+	also_at(2);
+	check_all();
+	assert_int_equal(count_asked(2), 0);
+	atomic_store(&own_is_gone, true);
+	check_all();
+	assert_true(count_asked(2) > 0);
+	store.reply->nowait = true;
+	assert_int_equal(read_range(0, store.size), -EAGAIN);
+	store.reply->nowait = false;
+	close_store();
+	/* Nobody else has it. */
+	open_store(&world, true, 0);
+	atomic_store(&own_is_gone, true);
+	assert_int_equal(read_range(0, store.size), -ESTALE);
 	close_store();
 }
 
@@ -217,6 +331,11 @@ int main(void)
 		TEST(who_will_be_asked_next),
 		TEST(errors_of_ranks),
 		TEST(a_file_that_is_another),
+		TEST(the_first_of_several),
+		TEST(one_that_is_another_now),
+		TEST(one_that_does_not_know_it),
+		TEST(one_that_is_gone),
+		TEST(the_own_copy_is_gone),
 		TEST(one_slot_is_left),
 	};
 

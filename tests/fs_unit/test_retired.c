@@ -42,6 +42,15 @@ static int stop(void **state)
 	return 0;
 }
 
+/* Other bytes in one of its files. */
+static void write_over(void)
+{
+	struct test_folder step = mounts_folder(0, "step");
+
+	folder_poke(&step, "__0_0.distcp", 0, 'x');
+	close(step.fd);
+}
+
 /* Nobody finds it any more: somebody has looked. */
 static void retire(void)
 {
@@ -96,6 +105,7 @@ static void pages_of_open_files_are_dropped(void **state)
 	closed = paths_find(".ckptfs/views/spare/tensors/w");
 	paths_open(closed);
 	assert_int_equal(kernel_count_notices(kernel), 0);
+	write_over();
 	retire();
 	check_dropped(node, FILES);
 	kernel_release(kernel, node[0], again);
@@ -122,8 +132,24 @@ static void pages_of_many_files_are_dropped(void **state)
 		if (i % 3 == 0)
 			paths_open(node[i]);
 	}
+	write_over();
 	retire();
 	check_dropped(node, FILES);
+}
+
+/* Only names have gone: who has it mapped reads on. */
+static void pages_stay_as_long_as_the_bytes(void **state)
+{
+	uint64_t node = paths_find(VIEWS "tensors/w");
+	struct kernel *kernel = mounts_kernel(0);
+
+	(void)state;
+	paths_open(node);
+	assert_int_equal(unlinkat(mounts_stores[0].fd, "step/__0_0.distcp", 0),
+			 0);
+	retire();
+	stall_settle(0);
+	assert_int_equal(kernel_count_notices(kernel), 0);
 }
 
 /* Look @names up one below the other, each once. */
@@ -194,7 +220,7 @@ static void an_open_file_is_the_last_of_it(void **state)
 	stall_settle(0);
 	assert_true(folder_count_descriptors() > descriptors);
 	assert_int_equal(kernel_read(kernel, nodes[FILE], handle, 0, 1, &byte,
-				     NULL), -ESTALE);
+				     NULL), 0);
 	kernel_release(kernel, nodes[FILE], handle);
 	kernel_settle(kernel);
 	stall_settle(0);
@@ -208,6 +234,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(pages_of_open_files_are_dropped),
 		TEST(pages_of_many_files_are_dropped),
+		TEST(pages_stay_as_long_as_the_bytes),
 		TEST(nothing_is_left_of_what_is_forgotten),
 		TEST(an_open_file_is_the_last_of_it),
 	};

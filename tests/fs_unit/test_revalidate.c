@@ -163,19 +163,23 @@ static void a_checkpoint_goes(void **state)
 	assert_int_equal(paths_find(W), opened.node);
 	mounts_later(1000);
 	check_no_views();
-	assert_int_equal(read_w(&opened, &byte), -ESTALE);
+	/* What is open outlives its name. */
+	assert_int_equal(read_w(&opened, &byte), 0);
+	assert_int_equal(byte, 1);
 	kernel_release(mounts_kernel(0), opened.node, opened.handle);
 }
 
-/* What the kernel knows of the one that was there is of no use. */
-static void check_old(const struct opened *old, uint64_t view)
+/* What the kernel knows of the one that was there, which began with 1, is of no
+ * use but for what is open, unless its bytes are others. */
+static void check_old(const struct opened *old, uint64_t view, bool same_bytes)
 {
 	struct kernel *kernel = mounts_kernel(0);
 	struct fuse_entry_out entry;
 	struct fuse_open_out open;
-	unsigned char byte;
+	unsigned char byte = 1;
 
-	assert_int_equal(read_w(old, &byte), -ESTALE);
+	assert_int_equal(read_w(old, &byte), same_bytes ? 0 : -ESTALE);
+	assert_int_equal(byte, 1);
 	assert_int_equal(kernel_open(kernel, old->node, &open), -ESTALE);
 	assert_int_equal(kernel_opendir(kernel, view, &open), -ESTALE);
 	assert_int_equal(kernel_lookup(kernel, view, "w", &entry), -ESTALE);
@@ -201,7 +205,7 @@ static void a_checkpoint_is_replaced(void **state)
 	move("spare/.metadata", "step/.metadata");
 	mounts_later(1000);
 	check_first(7);
-	check_old(&opened, view);
+	check_old(&opened, view, true);
 	assert_int_not_equal(paths_find("step/tensors"), link);
 }
 
@@ -218,7 +222,7 @@ static void a_checkpoint_is_written_over(void **state)
 	touch("step/.metadata");
 	mounts_later(1000);
 	check_first(7);
-	check_old(&opened, view);
+	check_old(&opened, view, false);
 }
 
 /* Only its data: a checkpoint is what all of its files are. */
@@ -235,7 +239,7 @@ static void data_is_written_over(void **state)
 	move("spare/__0_0.distcp", "step/__0_0.distcp");
 	mounts_later(1000);
 	check_first(7);
-	check_old(&opened, view);
+	check_old(&opened, view, true);
 }
 
 static void safetensors_are_written_over(void **state)
@@ -255,7 +259,7 @@ static void safetensors_are_written_over(void **state)
 	move("spare/a.safetensors", "step/a.safetensors");
 	mounts_later(1000);
 	check_first(7);
-	check_old(&opened, view);
+	check_old(&opened, view, true);
 	delete("step/a.safetensors");
 	delete("step/b.safetensors");
 	mounts_later(1000);
@@ -273,11 +277,11 @@ static void a_read_that_notices_makes_the_next_lookup_look(void **state)
 	put_sample("step", 1);
 	opened = open_w();
 	view = paths_find(VIEWS "tensors");
-	put_sample("spare", 7);
-	move("spare/__0_0.distcp", "step/__0_0.distcp");
+	put_sample("step", 7);
+	touch("step/__0_0.distcp");
 	assert_int_equal(read_w(&opened, &byte), -ESTALE);
 	check_first(7);
-	check_old(&opened, view);
+	check_old(&opened, view, false);
 }
 
 /* ---- refusal ------------------------------------------------------------- */
@@ -293,7 +297,9 @@ static void a_damaged_one_is_refused_until_it_is_mended(void **state)
 	mounts_write(0, "step", ".metadata", "no pickle");
 	mounts_later(1000);
 	check_no_views();
-	assert_int_equal(read_w(&opened, &byte), -ESTALE);
+	/* It is not what the tensor's bytes are in. */
+	assert_int_equal(read_w(&opened, &byte), 0);
+	assert_int_equal(byte, 1);
 	kernel_release(mounts_kernel(0), opened.node, opened.handle);
 	/* Its files are there as before. */
 	paths_check_names("step", ".metadata\n__0_0.distcp\n__1_0.distcp\n");
@@ -355,10 +361,49 @@ static void a_folder_is_renamed(void **state)
 			 -ENOENT);
 	assert_int_equal(kernel_lookup(kernel, mirror, "tensors", &entry),
 			 -ENOENT);
-	assert_int_equal(read_w(&opened, &byte), -ESTALE);
+	assert_int_equal(read_w(&opened, &byte), 0);
 	assert_int_not_equal(paths_find("other"), step);
 	assert_int_equal(paths_error(".ckptfs/views/other/tensors/w"), 0);
 	kernel_release(kernel, opened.node, opened.handle);
+}
+
+/* Who has the folder open stays in it, whatever has its name then. */
+static void an_open_folder_is_renamed(void **state)
+{
+	struct kernel *kernel = mounts_kernel(0);
+	struct fuse_entry_out entry;
+	struct fuse_open_out open, again;
+	struct fuse_attr_out attr;
+	struct kernel_dirent entries[16];
+	uint64_t step, mirror;
+	size_t count;
+
+	(void)state;
+	put_sample("step", 1);
+	step = paths_find("step");
+	mirror = paths_find(".ckptfs/views/step");
+	assert_int_equal(kernel_opendir(kernel, step, &open), 0);
+	move("step", "other");
+	put_sample("step", 7);
+	mounts_later(1000);
+	check_first(7);
+	assert_int_not_equal(paths_find("step"), step);
+	assert_int_equal(kernel_getattr(kernel, step, &attr), 0);
+	assert_int_equal(kernel_lookup(kernel, step, ".metadata", &entry), 0);
+	assert_int_not_equal(entry.nodeid, paths_find("step/.metadata"));
+	assert_int_equal(kernel_lookup(kernel, step, "tensors", &entry), 0);
+	assert_int_equal(kernel_lookup(kernel, mirror, "tensors", &entry), 0);
+	assert_int_equal(kernel_opendir(kernel, step, &again), 0);
+	assert_int_equal(kernel_readdir(kernel, step, again.fh, false, 4096,
+					entries, COUNT_OF(entries), &count),
+			 0);
+	assert_int_equal(count, 2 + 3 + 7);
+	kernel_releasedir(kernel, step, again.fh);
+	kernel_releasedir(kernel, step, open.fh);
+	kernel_settle(kernel);
+	/* Nobody has it open: it is what its name says, which is another one's. */
+	assert_int_equal(kernel_lookup(kernel, step, "nothing", &entry),
+			 -ENOENT);
 }
 
 /* Another folder has its name. */
@@ -376,7 +421,7 @@ static void a_folder_is_exchanged(void **state)
 	move("spare", "step");
 	mounts_later(1000);
 	check_first(7);
-	check_old(&opened, view);
+	check_old(&opened, view, true);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
@@ -396,6 +441,7 @@ int main(void)
 		TEST(a_damaged_one_is_refused_until_it_is_mended),
 		TEST(stored_files_become_those_of_a_checkpoint),
 		TEST(a_folder_is_renamed),
+		TEST(an_open_folder_is_renamed),
 		TEST(a_folder_is_exchanged),
 	};
 

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A control message as another rank might send it: its head is checked, its
- * payload read as its service says, and a server runs it with handlers that
- * check what they are given. The server stands on an engine whose transport
- * takes answers and does nothing else.
+ * payload read as its service says, and a server answers it from a small store,
+ * with hooks that check what they are given. The server stands on an engine whose
+ * transport takes answers and does nothing else.
  */
 #include "tests/fuzz/fuzz.h"
 
 #include "comm/server.h"
-#include "comm/wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
-static unsigned handled;
+static int folder = -1;
 
-/* ---- handlers ------------------------------------------------------------ */
+/* ---- hooks --------------------------------------------------------------- */
 
 /* It stays in the store. */
 static void check_path(const char *path)
@@ -24,7 +25,6 @@ static void check_path(const char *path)
 	size_t size = strlen(path);
 
 	CHECK(size <= LIMIT_PATH_SIZE);
-	handled++;
 	if (size == 0)
 		return;
 	memcpy(around + 1, path, size);
@@ -35,95 +35,30 @@ static void check_path(const char *path)
 	      !strstr(around, "/../"));
 }
 
-static int handle_list(void *context, uint32_t of, const char *path,
-		       const char *after, void *buffer, size_t size,
-		       size_t *ret_size)
+static int hook_find(void *context, const struct catalog_wanted *wanted,
+		     struct held_checkpoint *ret_held)
 {
 	(void)context;
-	(void)of;
-	check_path(path);
-	CHECK(strlen(after) <= 255 && size <= ENGINE_BULK_MAX);
-	memset(buffer, 'l', size);
-	*ret_size = size;
-	return 0;
+	(void)ret_held;
+	check_path(wanted->path);
+	return wanted->kept ? -ESTALE : -EBADMSG;
 }
 
-static int handle_status(void *context, const char *path, struct array *out)
+static int hook_find_id(void *context, const struct catalog_id *id,
+			unsigned skip, struct held_checkpoint *ret_held)
 {
 	(void)context;
-	check_path(path);
-	return array_append(out, path, strlen(path) + 1);
+	(void)id;
+	(void)ret_held;
+	CHECK(skip == 0);
+	return -ENODATA;
 }
 
-static void check_range(const struct file_range *range)
-{
-	check_path(range->path);
-	CHECK(range->size <= LIMIT_READ_SIZE);
-	CHECK(range->offset <= (uint64_t)INT64_MAX - range->size);
-}
-
-static int handle_digest(void *context, const struct file_range *range,
-			 uint64_t ret_hash[2])
-{
-	(void)context;
-	check_range(range);
-	ret_hash[0] = ret_hash[1] = range->offset;
-	return 0;
-}
-
-static int handle_file(void *context, const struct file_range *range,
-		       void *buffer, size_t *ret_size)
-{
-	(void)context;
-	check_range(range);
-	memset(buffer, 'f', range->size);
-	*ret_size = range->size;
-	return 0;
-}
-
-static int handle_catalog(void *context, const struct catalog_part *part,
-			  void *buffer, size_t size, size_t *ret_size,
-			  uint64_t *ret_total)
-{
-	(void)context;
-	check_path(part->wanted.path);
-	memset(buffer, 'c', size);
-	*ret_size = size;
-	*ret_total = part->offset;
-	return part->offset % 2 ? -ESTALE : 0;
-}
-
-static int handle_pieces(void *context, const struct piece_request *request,
-			 struct reply *reply, size_t *ret_size)
-{
-	unsigned i, j;
-
-	(void)context;
-	handled++;
-	CHECK(request->count >= 1 && request->count <= LIMIT_PIECES);
-	CHECK(request->ndim <= LIMIT_NDIM);
-	for (i = 0; i < request->count; i++) {
-		uint64_t volume = 1;
-
-		for (j = 0; j < request->ndim; j++) {
-			CHECK(request->pieces[i].count[j] > 0);
-			volume *= request->pieces[i].count[j];
-			CHECK(volume <= LIMIT_READ_SIZE);
-		}
-		for (; j < LIMIT_NDIM; j++)
-			CHECK(request->pieces[i].count[j] == 0);
-		*ret_size = volume;
-	}
-	memset(reply->data, 'p', *ret_size);
-	return 0;
-}
-
-static int handle_learn(void *context, const char *path,
-			const uint64_t hash[2])
+static int hook_look(void *context, const char *path)
 {
 	(void)context;
 	check_path(path);
-	return hash[0] ? -ESTALE : 0;
+	return 0;
 }
 
 /* ---- the engine ---------------------------------------------------------- */
@@ -170,15 +105,27 @@ static struct engine *make_engine(void)
 	return engine;
 }
 
-static void serve(const struct message *message, const uint8_t *payload,
-		  bool good)
+/* An empty one, that has no name any more. */
+static void make_folder(void)
 {
-	static const struct peer_handlers handlers = {
-		.list = handle_list, .status = handle_status,
-		.digest = handle_digest, .file = handle_file,
-		.catalog = handle_catalog, .pieces = handle_pieces,
-		.learn = handle_learn,
+	char path[] = "/tmp/fuzz_message-XXXXXX";
+
+	CHECK(mkdtemp(path));
+	folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(folder >= 0 && rmdir(path) == 0);
+}
+
+static void serve(const struct message *message, const uint8_t *payload)
+{
+	struct counters_reads counters = { .requests = 0 };
+	const struct answering from = {
+		.own = folder, .counters = &counters,
+		.checkpoints = {
+			.find = hook_find, .find_id = hook_find_id,
+			.look = hook_look,
+		},
 	};
+	struct server server;
 	struct engine *engine = make_engine();
 	struct engine_request *request = malloc(sizeof(*request) +
 						message->size);
@@ -189,29 +136,26 @@ static void serve(const struct message *message, const uint8_t *payload,
 		.expires_ms = UINT64_MAX / 2000,
 	};
 	memcpy(request->payload, payload, message->size);
-	handled = 0;
-	server_run(&handlers, request);
-	CHECK(handled == good);
+	server_init(&server, NULL, &from);
+	server_run(&server, request);
+	server_finish(&server);
 	engine_destroy(engine);
 }
 
 static void run(const uint8_t *data, size_t size)
 {
-	struct wire_request *wire;
 	struct message message;
-	int error;
+	uint32_t of = PEERS_OWN;
 
 	if (message_check(data, size, &message) ||
 	    message.kind != MESSAGE_REQUEST)
 		return;
 	CHECK(message.size == size - sizeof(message));
-	wire = malloc(sizeof(*wire));
-	CHECK(wire);
-	error = wire_read((enum message_service)message.service,
-			  data + sizeof(message), message.size, wire);
-	CHECK(error == 0 || error == -EPROTO);
-	free(wire);
-	serve(&message, data + sizeof(message), !error);
+	/* Nothing is remembered here. */
+	if (message.service == SERVICE_LIST && message.size >= sizeof(of))
+		memcpy(&of, data + sizeof(message), sizeof(of));
+	if (of == PEERS_OWN)
+		serve(&message, data + sizeof(message));
 }
 
 /* What a liar can put right himself. */
@@ -230,6 +174,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *copy;
 
+	if (folder < 0)
+		make_folder();
 	run(data, size);
 	if (size < sizeof(struct message) || size > MESSAGE_SIZE_MAX)
 		return 0;

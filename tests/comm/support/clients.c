@@ -14,9 +14,9 @@ size_t raw_size;
 
 static struct client clients[RANKS_MAX];
 
-unsigned rank_of(const void *context)
+unsigned rank_of(const struct served *one)
 {
-	return (unsigned)((const struct served *)context - served);
+	return (unsigned)(one - served);
 }
 
 static int wait_ready(struct peers *p)
@@ -40,7 +40,7 @@ static void work(void *context, struct rank *rank,
 	engine_answer(request, 0, raw_size);
 }
 
-void clients_start(unsigned count, const struct peer_handlers *handlers)
+void clients_start(unsigned count, const handler handlers[SERVICE_COUNT])
 {
 	const struct ranks_options options = {
 		.count = count, .deadline_ms = 10000,
@@ -51,8 +51,9 @@ void clients_start(unsigned count, const struct peer_handlers *handlers)
 	raw_data = NULL;
 	clients_ready = true;
 	for (i = 0; i < count; i++) {
-		handlers_init(&served[i], handlers);
-		served[i].handlers.context = &served[i];
+		handlers_init(&served[i]);
+		memcpy(served[i].handlers, handlers,
+		       sizeof(served[i].handlers));
 		assert_int_equal(client_init(&clients[i], i, count), 0);
 		clients[i].peers.wait_ready = wait_ready;
 	}

@@ -55,6 +55,9 @@ struct fake_net {
 	struct fake_faults faults;
 	unsigned fault_count;
 	struct port *ports;		/* owned */
+	unsigned char *exchanged;	/* owned: of all ranks */
+	unsigned exchange_count;	/* of those that have begun */
+	int exchange_error;
 };
 
 static uint64_t clock_ns(void)
@@ -436,15 +439,49 @@ static void fake_forget(struct transport *transport, unsigned rank)
 	unlock(port->net);
 }
 
+/* ---- meeting ------------------------------------------------------------- */
+
+/* The only one of a net: what each rank has given stays there. */
 static int fake_exchange(struct transport *transport, const void *mine,
 			 size_t size, void *all)
 {
-	(void)transport;
-	(void)mine;
-	(void)size;
-	(void)all;
-	return -ENOSYS;
+	struct port *port = lock_port(transport);
+	struct fake_net *net = port->net;
+	int error;
+
+	if (!net->exchanged) {
+		net->exchanged = calloc(net->count, size);
+		assert_non_null(net->exchanged);
+	}
+	memcpy(net->exchanged + transport->rank * size, mine, size);
+	net->exchange_count++;
+	pthread_cond_broadcast(&net->change);
+	while (net->exchange_count < net->count && !net->exchange_error)
+		pthread_cond_wait(&net->change, &net->lock);
+	error = net->exchange_error;
+	if (!error)
+		memcpy(all, net->exchanged, net->count * size);
+	unlock(net);
+	return error;
 }
+
+void fake_net_break_exchange(struct fake_net *net, int error)
+{
+	pthread_mutex_lock(&net->lock);
+	net->exchange_error = error;
+	pthread_cond_broadcast(&net->change);
+	unlock(net);
+}
+
+void fake_net_await_exchange(struct fake_net *net, unsigned count)
+{
+	pthread_mutex_lock(&net->lock);
+	while (net->exchange_count < count)
+		pthread_cond_wait(&net->change, &net->lock);
+	unlock(net);
+}
+
+/* ---- life ---------------------------------------------------------------- */
 
 /* Nothing of it is touched any more. */
 static void fake_destroy(struct transport *transport)
@@ -465,8 +502,6 @@ static void fake_destroy(struct transport *transport)
 		remove_items(&port->net->ports[i], transport->rank, 0, true);
 	unlock(port->net);
 }
-
-/* ---- life ---------------------------------------------------------------- */
 
 struct fake_net *fake_net_create(unsigned count, uint64_t seed)
 {
@@ -508,6 +543,7 @@ void fake_net_destroy(struct fake_net *net)
 	}
 	pthread_mutex_destroy(&net->lock);
 	pthread_cond_destroy(&net->change);
+	free(net->exchanged);
 	free(net->ports);
 	free(net);
 }

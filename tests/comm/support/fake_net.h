@@ -46,6 +46,12 @@ void fake_net_resume(struct fake_net *net, unsigned rank);
 /* Until it does wait. */
 void fake_net_await_pause(struct fake_net *net, unsigned rank);
 
+/* Exchanges wait for all ranks; those that wait or begin from now on fail with
+ * @error instead. */
+void fake_net_break_exchange(struct fake_net *net, int error);
+/* Until @count ranks have begun to exchange. */
+void fake_net_await_exchange(struct fake_net *net, unsigned count);
+
 /* Have @to receive what @from never sent. */
 void fake_net_inject(struct fake_net *net, unsigned from, unsigned to,
 		     const void *data, size_t size);

@@ -15,13 +15,32 @@ struct test_store store;
 struct source *source;
 struct placement *placed;
 atomic_bool stale;
-atomic_bool knows[RANKS], learns, spoils;
-atomic_uint lessons, cut;
+atomic_bool knows[RANKS], learns, spoils, own_is_gone;
+atomic_uint lessons, cut, asked[RANKS];
 atomic_int read_error, learn_error;
 
 static struct served served[RANKS];
-static struct peers peers;
-static int stores[RANKS];
+static struct client client;		/* of rank 0 */
+
+/* ---- rank 0's own files --------------------------------------------------- */
+
+static int read_own(struct source *self, const struct plan *plan,
+		    const struct piece *pieces, unsigned count,
+		    struct reply *reply)
+{
+	struct source *files = source_file_source(store.source);
+	const struct catalog_entry *entry = catalog_entry(store.catalog, 0);
+	unsigned i;
+
+	(void)self;
+	for (i = 0; i < count && atomic_load(&own_is_gone); i++)
+		if (catalog_shard(store.catalog, entry, pieces[i].shard)->file ==
+		    0)
+			return -ESTALE;
+	return files->read(files, plan, pieces, count, reply);
+}
+
+static struct source own_files = { .read = read_own };
 
 /* ---- the others ---------------------------------------------------------- */
 
@@ -60,45 +79,95 @@ static void spoil(const struct piece *piece, unsigned char *bytes)
 	} while (world_step(&dense, at));
 }
 
-static int pieces(void *context, const struct piece_request *request,
-		  struct reply *reply, size_t *ret_size)
+/* What comes in a request for pieces, and of each of them. */
+struct pieces_head {
+	struct catalog_id id;
+	uint64_t entry;
+	uint32_t count, ndim;
+};
+
+struct piece_head {
+	uint64_t shard, has_pin;
+};
+
+static void read_wanted(struct service_request *request, unsigned ndim,
+			struct piece *piece, struct pin *pin)
 {
-	unsigned rank = (unsigned)((struct served *)context - served), i, j;
+	struct wire_reader *reader = &request->payload;
+	struct piece_head head;
+
+	memset(piece, 0, sizeof(*piece));
+	assert_true(wire_get(reader, &head, sizeof(head)));
+	if (head.has_pin)
+		assert_true(wire_get(reader, pin, sizeof(*pin)));
+	assert_true(wire_get(reader, piece->offset, ndim * sizeof(uint64_t)));
+	assert_true(wire_get(reader, piece->count, ndim * sizeof(uint64_t)));
+	piece->shard = head.shard;
+}
+
+/* Does @rank have this file? */
+static bool has_file(unsigned rank, uint32_t file, const struct pin *pin)
+{
+	const struct replica *all = placement_replicas(placed, file);
+	uint32_t i;
+
+	for (i = 0; i < placed->files[file].count; i++)
+		if (all[i].rank == rank)
+			return pin_equal(placement_pin(store.placement, file),
+					 pin);
+	return false;
+}
+
+static int pieces(struct served *one, struct service_request *request)
+{
 	const struct catalog_entry *entry = catalog_entry(store.catalog, 0);
+	unsigned rank = (unsigned)(one - served), i, j;
+	struct reply *reply = reply_of_thread();
+	struct pin pin = { .inode = 0 };
+	struct pieces_head head;
+	struct piece piece;
 	uint64_t size = 0;
 	int error = atomic_load(&read_error);
 
+	atomic_fetch_add(&asked[rank], 1);
 	if (!atomic_load(&knows[rank]))
 		return -ENODATA;
-	if (memcmp(request->id.hash, store.catalog->hash, 16) != 0 ||
-	    request->entry != 0 || request->ndim != entry->ndim)
+	assert_non_null(reply);
+	assert_int_equal(reply_begin(reply, request->room, ENGINE_BULK_MAX),
+			 0);
+	assert_true(wire_get(&request->payload, &head, sizeof(head)));
+	if (memcmp(head.id.hash, store.catalog->hash, 16) != 0 ||
+	    head.entry != 0 || head.ndim != entry->ndim)
 		return -EINVAL;
-	for (i = 0; i < request->count && !error; i++) {
-		const struct piece *piece = &request->pieces[i];
-		uint32_t file = catalog_shard(store.catalog, entry,
-					      piece->shard)->file;
+	for (i = 0; i < head.count && !error; i++) {
 		uint64_t bytes = dtype_info(entry->dtype)->size;
 
-		if (placed->replicas[file].rank != rank ||
-		    pin_hash(placement_pin(store.placement, file)) !=
-			    request->pins[i])
+		read_wanted(request, head.ndim, &piece, &pin);
+		if (!has_file(rank, catalog_shard(store.catalog, entry,
+						  piece.shard)->file, &pin))
 			return -ESTALE;
 		for (j = 0; j < entry->ndim; j++)
-			bytes *= piece->count[j];
+			bytes *= piece.count[j];
 		reply->base = size;
-		error = read_piece(piece, reply);
+		error = read_piece(&piece, reply);
 		if (!error && atomic_load(&spoils))
-			spoil(piece, reply->data + size);
+			spoil(&piece, reply->data + size);
 		size += bytes;
 	}
-	*ret_size = size - atomic_load(&cut);
+	request->size = size - atomic_load(&cut);
 	return error;
 }
 
-static int learn(void *context, const char *path, const uint64_t hash[2])
+static int learn(struct served *one, struct service_request *request)
 {
-	unsigned rank = (unsigned)((struct served *)context - served);
+	unsigned rank = (unsigned)(one - served);
+	char path[LIMIT_PATH_SIZE + 1];
+	uint64_t hash[2];
 
+	/* A request may only be there to take a slot. */
+	if (!wire_get(&request->payload, hash, sizeof(hash)) ||
+	    !wire_get_path(&request->payload, path))
+		return -EPROTO;
 	if (strcmp(path, "folder") != 0 ||
 	    memcmp(hash, store.catalog->hash, 16) != 0)
 		return -EINVAL;
@@ -110,10 +179,14 @@ static int learn(void *context, const char *path, const uint64_t hash[2])
 
 /* ---- life ---------------------------------------------------------------- */
 
+static int wait_ready(struct peers *peers)
+{
+	(void)peers;
+	return 0;
+}
+
 int peer_store_start(void **state)
 {
-	const struct peer_handlers handlers = { .pieces = pieces,
-						.learn = learn };
 	const struct ranks_options options = {
 		.count = RANKS, .deadline_ms = 10000,
 		.workers = RANKS_WORKERS, .work = handlers_work,
@@ -124,13 +197,15 @@ int peer_store_start(void **state)
 
 	(void)state;
 	for (i = 0; i < RANKS; i++) {
-		handlers_init(&served[i], &handlers);
-		served[i].handlers.context = &served[i];
-		stores[i] = -1;
+		handlers_init(&served[i]);
+		served[i].handlers[SERVICE_PIECES] = pieces;
+		served[i].handlers[SERVICE_LEARN] = learn;
 	}
 	ranks_start(&ranks, &options);
 	fake_net_set_faults(ranks.net, &slow);
-	peers = (struct peers){ .count = RANKS, .stores = stores };
+	assert_int_equal(client_init(&client, 0, RANKS), 0);
+	client.peers.wait_ready = wait_ready;
+	client.engine = ranks.rank[0].engine;
 	return 0;
 }
 
@@ -140,6 +215,8 @@ int peer_store_stop(void **state)
 
 	(void)state;
 	ranks_finish(&ranks);
+	client.engine = NULL;
+	client_finish(&client);
 	for (i = 0; i < RANKS; i++)
 		handlers_finish(&served[i]);
 	return 0;
@@ -150,15 +227,32 @@ static void place_files(int owner)
 {
 	uint64_t count = store.catalog->file_count, i;
 
-	placed = placement_create(RANKS, count, count);
+	placed = placement_create(RANKS, count, count * RANKS);
 	assert_non_null(placed);
 	placed->folders[0] = fcntl(store.folder.fd, F_DUPFD_CLOEXEC, 0);
 	for (i = 0; i < count; i++) {
 		placed->files[i] = store.placement->files[i];
-		placed->replicas[i] = store.placement->replicas[i];
-		placed->replicas[i].rank =
-			owner >= 0 ? (uint32_t)owner :
-			(uint32_t)dice_below(&dice, RANKS);
+		placed->files[i].first = i * RANKS;
+		*first_of(i) = store.placement->replicas[i];
+		first_of(i)->rank = owner >= 0 ? (uint32_t)owner :
+				    (uint32_t)dice_below(&dice, RANKS);
+	}
+}
+
+struct replica *first_of(uint64_t file)
+{
+	return &placed->replicas[placed->files[file].first];
+}
+
+void also_at(unsigned rank)
+{
+	uint64_t i;
+
+	for (i = 0; i < placed->file_count; i++) {
+		struct replica *next = first_of(i) + placed->files[i].count++;
+
+		*next = *first_of(i);
+		next->rank = rank;
 	}
 }
 
@@ -169,7 +263,6 @@ void open_store(const struct world *world, bool plain, int owner)
 
 	test_store_make(&store, world, plain, &dice);
 	place_files(owner);
-	stores[0] = store.folder.fd;
 	files = (struct shard_files){
 		.path = "folder", .catalog = store.catalog,
 		.placement = placed, .stale = &stale,
@@ -179,12 +272,15 @@ void open_store(const struct world *world, bool plain, int owner)
 	atomic_store(&learn_error, 0);
 	atomic_store(&cut, 0);
 	atomic_store(&spoils, false);
+	atomic_store(&own_is_gone, false);
 	atomic_store(&learns, true);
 	atomic_store(&lessons, 0);
-	for (i = 0; i < RANKS; i++)
+	for (i = 0; i < RANKS; i++) {
 		atomic_store(&knows[i], true);
-	source = source_peer_create(ranks.rank[0].engine, &peers, &files,
-				    source_file_source(store.source));
+		atomic_store(&asked[i], 0);
+	}
+	source = source_peer_create(&client, &files,
+				    &own_files);
 	assert_non_null(source);
 }
 

@@ -22,11 +22,13 @@ extern struct test_store store;
 extern struct source *source;		/* of rank 0 */
 extern struct placement *placed;	/* its files, as rank 0 knows them */
 extern atomic_bool stale;
+extern atomic_bool own_is_gone;		/* file 0 of rank 0's is another one */
 
 /* What the others do. */
 extern atomic_bool knows[RANKS];	/* the catalog */
 extern atomic_bool learns;		/* when it is told to */
 extern atomic_uint lessons;
+extern atomic_uint asked[RANKS];	/* for pieces */
 extern atomic_int read_error, learn_error;
 extern atomic_uint cut;			/* bytes missing from answers */
 extern atomic_bool spoils;		/* what a later part overlaps */
@@ -39,6 +41,9 @@ int peer_store_stop(void **state);
  * to any rank if it is -1. */
 void open_store(const struct world *world, bool plain, int owner);
 void close_store(void);
+/* The first replica of a file; and one more of all, at @rank. */
+struct replica *first_of(uint64_t file);
+void also_at(unsigned rank);
 
 /* Bytes of @selection, NULL: of the whole. 0 or -errno. */
 int read_into(struct reply *reply, const struct box *selection,

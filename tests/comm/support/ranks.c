@@ -37,9 +37,10 @@ static void serve(void *context, struct engine_request *request)
 static void changed(void *context, unsigned other, enum peer_state state)
 {
 	struct rank *rank = context;
+	const struct ranks_options *options = &rank->ranks->options;
 
-	(void)other;
-	(void)state;
+	if (options->changed)
+		options->changed(options->context, rank, other, state);
 	pthread_mutex_lock(&rank->ranks->lock);
 	rank->changes++;
 	pthread_cond_broadcast(&rank->ranks->change);
@@ -255,15 +256,47 @@ void ranks_hold(struct ranks *ranks, unsigned rank, bool held)
 
 /* ---- waiting ------------------------------------------------------------- */
 
+static struct timespec patience(void)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += PATIENCE_MS / 1000;
+	return until;
+}
+
+static unsigned count_requests_locked(const struct rank *rank)
+{
+	const struct engine_request *request;
+	unsigned count = 0;
+
+	for (request = rank->queue; request; request = request->next)
+		count++;
+	return count;
+}
+
+void ranks_await_requests(struct ranks *ranks, unsigned rank, unsigned count)
+{
+	const struct timespec until = patience();
+	unsigned found;
+	int error = 0;
+
+	pthread_mutex_lock(&ranks->lock);
+	while (count_requests_locked(&ranks->rank[rank]) < count && !error)
+		error = pthread_cond_timedwait(&ranks->change, &ranks->lock,
+					       &until);
+	found = count_requests_locked(&ranks->rank[rank]);
+	pthread_mutex_unlock(&ranks->lock);
+	assert_int_equal(found, count);
+}
+
 void ranks_await_state(struct ranks *ranks, unsigned rank, unsigned other,
 		       enum peer_state state)
 {
 	const struct engine *engine = ranks->rank[rank].engine;
-	struct timespec until;
+	const struct timespec until = patience();
 	int error = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += PATIENCE_MS / 1000;
 	pthread_mutex_lock(&ranks->lock);
 	while (engine_state(engine, other) != state && !error)
 		error = pthread_cond_timedwait(&ranks->change, &ranks->lock,

@@ -24,6 +24,10 @@ struct ranks_options {
 	/* On a worker's thread: answer, or drop. */
 	void (*work)(void *context, struct rank *rank,
 		     struct engine_request *request);
+	/* On the engine's thread: @other is in another state for @rank. NULL:
+	 * nobody wants to know. */
+	void (*changed)(void *context, struct rank *rank, unsigned other,
+			enum peer_state state);
 	void *context;
 };
 
@@ -65,6 +69,9 @@ void ranks_hold(struct ranks *ranks, unsigned rank, bool held);
 
 /* Without workers: wait for the next request at @rank. */
 struct engine_request *ranks_take(struct ranks *ranks, unsigned rank);
+
+/* Until @count requests wait at @rank, whose workers are held. */
+void ranks_await_requests(struct ranks *ranks, unsigned rank, unsigned count);
 
 /* Until @rank sees @other in @state; fails the test after 20 s. */
 void ranks_await_state(struct ranks *ranks, unsigned rank, unsigned other,

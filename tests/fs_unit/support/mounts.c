@@ -9,6 +9,7 @@
 #include "comm/server.h"
 #include "fs/fuse/ops.h"
 #include "fs/fuse/workers.h"
+#include "fs/log.h"
 #include "fs/tree/report.h"
 #include "fs/tree/serve.h"
 #include "fs/tree/view_inode.h"
@@ -38,7 +39,7 @@ struct daemon {
 	struct workers workers;
 	struct kernel *kernel;
 	struct client client;
-	struct peer_handlers handlers;
+	struct server server;
 	struct report report;
 	bool running, pool_stopped;
 };
@@ -72,6 +73,41 @@ void mounts_later(unsigned ms)
 	atomic_fetch_add(&now_ms, ms);
 }
 
+/* ---- the log ------------------------------------------------------------- */
+
+/* One file of the program: a log is opened once. */
+static int log_fd = -1;
+static off_t log_begin;
+
+static void begin_log(void)
+{
+	char path[] = "/tmp/ckptfs-log.XXXXXX";
+
+	if (log_fd < 0) {
+		log_fd = mkostemp(path, O_CLOEXEC);
+		assert_true(log_fd >= 0);
+		assert_int_equal(log_open(path), 0);
+		unlink(path);
+	}
+	log_begin = lseek(log_fd, 0, SEEK_END);
+}
+
+unsigned mounts_count_log(const char *text)
+{
+	size_t size = (size_t)(lseek(log_fd, 0, SEEK_END) - log_begin);
+	char *log = malloc(size + 1), *line, *rest;
+	unsigned count = 0;
+
+	assert_non_null(log);
+	assert_int_equal(pread(log_fd, log, size, log_begin), size);
+	log[size] = '\0';
+	for (line = strtok_r(log, "\n", &rest); line;
+	     line = strtok_r(NULL, "\n", &rest))
+		count += strstr(line, text) != NULL;
+	free(log);
+	return count;
+}
+
 /* ---- stores -------------------------------------------------------------- */
 
 void mounts_prepare(unsigned count)
@@ -79,6 +115,7 @@ void mounts_prepare(unsigned count)
 	unsigned i;
 
 	assert_true(count <= MOUNTS_MAX);
+	begin_log();
 	descriptors = folder_count_descriptors();
 	store_count = count;
 	for (i = 0; i < count; i++)
@@ -119,6 +156,17 @@ void mounts_write(unsigned rank, const char *path, const char *name,
 	close(folder.fd);
 }
 
+void mounts_move(unsigned from, unsigned to, const char *path,
+		 const char *name)
+{
+	struct test_folder source = mounts_folder(from, path);
+	struct test_folder target = mounts_folder(to, path);
+
+	assert_int_equal(renameat(source.fd, name, target.fd, name), 0);
+	close(source.fd);
+	close(target.fd);
+}
+
 /* ---- peers --------------------------------------------------------------- */
 
 static int wait_ready(struct peers *peers)
@@ -154,13 +202,35 @@ static void work(void *context, struct rank *rank,
 		 struct engine_request *request)
 {
 	(void)context;
-	server_run(&daemons[rank->rank].handlers, request);
+	server_run(&daemons[rank->rank].server, request);
+}
+
+static void changed(void *context, struct rank *rank, unsigned other,
+		    enum peer_state state)
+{
+	(void)context;
+	if (state == PEER_LOST || state == PEER_LEFT)
+		server_forget(&daemons[rank->rank].server, other);
+}
+
+unsigned mounts_count_holds(unsigned rank)
+{
+	struct holds *holds = &daemons[rank].server.holds;
+	struct hold *hold;
+	unsigned count = 0;
+
+	pthread_mutex_lock(&holds->lock);
+	LIST_FOREACH(hold, &holds->all, link)
+		count++;
+	pthread_mutex_unlock(&holds->lock);
+	return count;
 }
 
 static void join(unsigned rank, const struct mounts_options *options)
 {
 	struct daemon *daemon = &daemons[rank];
 	struct peers *peers = &daemon->client.peers;
+	struct answering from;
 	unsigned i;
 
 	assert_int_equal(client_init(&daemon->client, rank, options->count),
@@ -176,8 +246,14 @@ static void join(unsigned rank, const struct mounts_options *options)
 		else if (options->direct)
 			peers->stores[i] = fcntl(mounts_stores[i].fd,
 						 F_DUPFD_CLOEXEC, 0);
-	serve_handlers(&daemon->ns, &daemon->handlers);
 	assert_int_equal(tree_join(&daemon->ns, peers), 0);
+	from = (struct answering){
+		.own = daemon->ns.root, .rank = rank,
+		.store = daemon->ns.store,
+		.counters = &daemon->ns.counters.reads[COUNTERS_SERVED],
+	};
+	serve_hooks(&daemon->ns, &from.checkpoints);
+	server_init(&daemon->server, daemon->pool, &from);
 }
 
 /* ---- daemons ------------------------------------------------------------- */
@@ -278,7 +354,7 @@ void mounts_start(const struct mounts_options *options)
 		.count = options->count, .workers = RANKS_WORKERS,
 		.deadline_ms = options->deadline_ms ? options->deadline_ms :
 						      10000,
-		.work = work,
+		.work = work, .changed = changed,
 	};
 	unsigned i;
 
@@ -322,12 +398,13 @@ static void finish(struct daemon *daemon)
 	kernel_destroy(daemon->kernel);
 	workers_finish(&daemon->workers);
 	pool_destroy(daemon->pool);
+	/* It is gone with the ranks. */
+	daemon->client.engine = NULL;
+	if (daemon_count > 1)
+		server_finish(&daemon->server);
 	tree_finish(&daemon->ns);
-	if (daemon_count > 1) {
-		/* It goes with the ranks. */
-		daemon->client.engine = NULL;
+	if (daemon_count > 1)
 		client_finish(&daemon->client);
-	}
 }
 
 void mounts_stop(void)
@@ -362,4 +439,22 @@ struct pool *mounts_pool(unsigned rank, unsigned *ret_lane)
 struct peers *mounts_peers(unsigned rank)
 {
 	return &daemons[rank].client.peers;
+}
+
+uint64_t mounts_signature(unsigned rank, const char *path)
+{
+	struct store *store = daemons[rank].ns.store;
+	struct metadata_files markers;
+	struct store_folder *folder;
+	uint64_t signature = 0;
+
+	assert_int_equal(store->open_folder(store, store_path_in(NULL, path),
+					    &folder), 0);
+	if (metadata_files_read(folder, NULL, &markers) == 0) {
+		metadata_files_pin(&markers, folder);
+		signature = metadata_files_signature(&markers);
+		metadata_files_finish(&markers);
+	}
+	store_folder_put(folder);
+	return signature;
 }

@@ -41,6 +41,10 @@ struct test_folder mounts_folder(unsigned rank, const char *path);
 /* The file @name in such a folder, made or overwritten. */
 void mounts_write(unsigned rank, const char *path, const char *name,
 		  const char *text);
+/* Move the file @name of the folder @path from one store to another, where the
+ * folder is made if need be. */
+void mounts_move(unsigned from, unsigned to, const char *path,
+		 const char *name);
 
 void mounts_start(const struct mounts_options *options);
 /* End all, and see that nothing is left: no descriptor, no answer. */
@@ -57,6 +61,14 @@ struct kernel *mounts_kernel(unsigned rank);
 struct pool *mounts_pool(unsigned rank, unsigned *ret_lane);
 /* What this rank can ask the others. */
 struct peers *mounts_peers(unsigned rank);
+/* The number that stands for the metadata of the checkpoint at @path, as
+ * @rank knows it: on all ranks the same. 0: there is none. */
+uint64_t mounts_signature(unsigned rank, const char *path);
+/* Lines with @text in the log of all daemons, since mounts_prepare. */
+unsigned mounts_count_log(const char *text);
+
+/* What @rank keeps for others. */
+unsigned mounts_count_holds(unsigned rank);
 
 /* Let so much time pass for all: a second is enough for the next look. */
 void mounts_later(unsigned ms);

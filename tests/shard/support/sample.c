@@ -2,11 +2,13 @@
 #include "support/sample.h"
 
 #include "support/test.h"
+#include "support/test.h"
 #include "support/archive_out.h"
 #include "support/catalog_out.h"
 #include "support/item_out.h"
 #include "support/metadata_out.h"
 #include "support/reading.h"
+#include "support/zstd_out.h"
 
 #include <string.h>
 
@@ -24,35 +26,47 @@ static struct box half_box(unsigned rank)
 	return BOX2(32 * rank, 0, 32, 64);
 }
 
+/* Append @item, which ends here; returns its size as it is stored. */
+static uint64_t put_item(struct array *out, struct array *item, bool coded)
+{
+	size_t before = out->size;
+
+	if (coded)
+		zstd_out(out, item->data, item->size, ZSTD_OUT_PLAIN);
+	else
+		put_bytes(out, item->data, item->size);
+	array_finish(item);
+	return out->size - before;
+}
+
 /* The items of one rank: its half of "w", and "s" or "o". */
 static void write_items(const struct test_folder *folder, unsigned rank,
-			unsigned char first, uint64_t *ret_half,
-			uint64_t *ret_other)
+			unsigned char first, bool coded,
+			uint64_t ret_sizes[2])
 {
 	static const uint64_t size[2] = { 32, 64 };
 	struct item_spec spec = item_spec_make(DTYPE_F32, 2, size);
 	static unsigned char bytes[HALF];
-	struct array out = { .data = NULL };
+	struct array out = { .data = NULL }, item = { .data = NULL };
+	struct archive archive = { .count = 0 };
 	unsigned i;
 
 	for (i = 0; i < HALF; i++)
 		bytes[i] = sample_byte(first, rank * HALF + i);
 	spec.storage = bytes;
-	item_out(&out, &spec);
-	*ret_half = out.size;
+	item_out(&item, &spec);
+	ret_sizes[0] = put_item(&out, &item, coded);
 	if (rank == 0) {
 		spec = item_spec_make(DTYPE_F32, 0, NULL);
-		item_out(&out, &spec);
+		item_out(&item, &spec);
 	} else {
-		struct archive archive = { .count = 0 };
-
 		archive_add(&archive, "archive/data.pkl",
 			    "\x80\2}\x8c\2lrG\x3f\xe0\0\0\0\0\0\0s.", 18);
 		archive_end(&archive);
-		put_bytes(&out, archive.out.data, archive.out.size);
+		put_bytes(&item, archive.out.data, archive.out.size);
 		archive_free(&archive);
 	}
-	*ret_other = out.size - *ret_half;
+	ret_sizes[1] = put_item(&out, &item, coded);
 	folder_write(folder, data_names[rank], out.data, out.size);
 	array_finish(&out);
 }
@@ -74,10 +88,13 @@ static void describe_rank(struct metadata *metadata, unsigned rank,
 }
 
 static void write_metadata(const struct test_folder *folder, const char *name,
-			   unsigned ranks, const uint64_t sizes[2][2])
+			   unsigned ranks, bool coded,
+			   const uint64_t sizes[2][2])
 {
 	const struct box shape = BOX2(0, 0, 64, 64);
-	struct metadata metadata = { .protocol = 4 };
+	struct metadata metadata = {
+		.protocol = 4, .transform = coded ? "stream.zstd/1" : NULL,
+	};
 	struct array out = { .data = NULL };
 	unsigned rank;
 
@@ -105,14 +122,23 @@ void sample_write(const struct test_folder *folder, bool local,
 	unsigned rank;
 
 	for (rank = 0; rank < 2; rank++)
-		write_items(folder, rank, first, &sizes[rank][0],
-			    &sizes[rank][1]);
+		write_items(folder, rank, first, false, sizes[rank]);
 	if (!local) {
-		write_metadata(folder, ".metadata", 3, sizes);
+		write_metadata(folder, ".metadata", 3, false, sizes);
 		return;
 	}
-	write_metadata(folder, "__0.metadata", 1, sizes);
-	write_metadata(folder, "__1.metadata", 2, sizes);
+	write_metadata(folder, "__0.metadata", 1, false, sizes);
+	write_metadata(folder, "__1.metadata", 2, false, sizes);
+}
+
+void sample_write_coded(const struct test_folder *folder, unsigned char first)
+{
+	uint64_t sizes[2][2];
+	unsigned rank;
+
+	for (rank = 0; rank < 2; rank++)
+		write_items(folder, rank, first, true, sizes[rank]);
+	write_metadata(folder, ".metadata", 3, true, sizes);
 }
 
 /* Bytes of "w", and zeros behind them. */

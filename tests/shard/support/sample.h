@@ -16,6 +16,9 @@ enum { SAMPLE_SIZE = 64 * 64 * 4 };
  * @first and count up. */
 void sample_write(const struct test_folder *folder, bool local,
 		  unsigned char first);
+/* The same with all metadata in one file, and each item behind the extension
+ * stream.zstd/1. */
+void sample_write_coded(const struct test_folder *folder, unsigned char first);
 
 /*
  * The same tensors in safetensors files; the scalar "s" is zero.
