@@ -157,7 +157,7 @@ static bool has_file(const struct service_request *request,
 
 	if (file == CATALOG_NO_FILE)
 		return false;
-	own = placement_local(checkpoint->placement, file);
+	own = placement_here(checkpoint->placement, file);
 	return own && own->rank == request->from->rank &&
 	       (pin_same_bytes(&wanted->pin, &own->pin) ||
 		pin_same_bytes(&own->pin, &wanted->pin));

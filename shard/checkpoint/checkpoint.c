@@ -406,7 +406,7 @@ void checkpoint_hold_files(const struct checkpoint *checkpoint, unsigned rank,
 
 	for (i = 0; i < checkpoint->catalog->file_count; i++) {
 		const struct replica *replica =
-			placement_local(checkpoint->placement, i);
+			placement_here(checkpoint->placement, i);
 
 		if (replica && replica->rank == rank &&
 		    source_file_hold(checkpoint->files, i, false) == 0 &&

@@ -67,9 +67,9 @@ struct file_cache *file_cache_create(const struct placement *placement,
 			files->in_memory =
 				io_is_in_memory(placement->folders[i]);
 	for (j = 0; j < catalog->file_count; j++)
-		if (placement_local(placement, j))
+		if (placement_here(placement, j))
 			files->slots[j].pinned.pin =
-				placement_local(placement, j)->pin;
+				placement_here(placement, j)->pin;
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
 }
@@ -131,7 +131,7 @@ static struct pinned_name name_of(const struct file_cache *files,
 				  uint32_t index)
 {
 	const struct replica *replica =
-		placement_local(files->placement, index);
+		placement_here(files->placement, index);
 
 	return (struct pinned_name){
 		files->placement->folders[replica->rank],
@@ -168,7 +168,7 @@ static int open_slot(struct file_cache *files, uint32_t index,
 	struct stat status;
 	int fd, error;
 
-	if (!placement_local(files->placement, index))
+	if (!placement_here(files->placement, index))
 		return -ENOENT;
 	name = name_of(files, index);
 	error = io_open(name.folder, name.path, &fd, &status);
@@ -256,7 +256,7 @@ static int hold_locked(struct file_cache *files, uint32_t index, bool nowait)
 	bool open = atomic_load(&slot->state) & open_bit;
 	int error;
 
-	if (slot->held || !placement_local(files->placement, index))
+	if (slot->held || !placement_here(files->placement, index))
 		return 0;
 	if (!open && nowait)
 		return -EAGAIN;

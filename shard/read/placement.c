@@ -71,3 +71,13 @@ const struct replica *placement_local(const struct placement *placement,
 			return &replica[i];
 	return NULL;
 }
+
+const struct replica *placement_here(const struct placement *placement,
+				     uint64_t index)
+{
+	const struct placed_file *file = &placement->files[index];
+	const struct replica *local = placement_local(placement, index);
+
+	return local || !file->has_own ? local :
+	       placement_replicas(placement, index) + file->count;
+}

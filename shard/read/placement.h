@@ -8,6 +8,7 @@
 
 #include "shard/base/pin.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* One copy of a file. Those of a file have equal content. */
@@ -20,6 +21,8 @@ struct placed_file {
 	uint64_t first;		/* of its replicas: index */
 	uint32_t count;		/* of them; 0: nobody has such a file */
 	int error;		/* -errno: why there is none */
+	bool has_own;		/* behind them stands this rank's, which is not
+				 * known to be equal: for who knows that it is */
 };
 
 struct placement {
@@ -49,5 +52,8 @@ const struct pin *placement_pin(const struct placement *placement,
 /* The nearest one in a folder that is open here; NULL: there is none. */
 const struct replica *placement_local(const struct placement *placement,
 				      uint64_t index);
+/* Likewise, or else this rank's own, equal or not: for ranks that know. */
+const struct replica *placement_here(const struct placement *placement,
+				     uint64_t index);
 
 #endif

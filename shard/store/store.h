@@ -35,6 +35,8 @@ struct store_entry {
 	uint32_t replica_count;
 	const struct replica *replicas;	/* borrowed likewise; of a file, the
 					 * nearest first; NULL: only here */
+	bool has_own;			/* behind them stands this rank's, which
+					 * is not known to be equal */
 };
 
 /* Immutable, reference counted. */

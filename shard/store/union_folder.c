@@ -211,33 +211,48 @@ static bool is_same(const struct merge *merge, const struct store_entry *first,
 	       comparer_is_same(merge->comparer, path, &a, &b);
 }
 
-/* Of one name, the first is the lowest rank's. */
+/* What @count ranks have under one name, the lowest first; room for as many
+ * @replicas. @ret may be the first of them. */
+static void merge_name(const struct merge *merge, const struct store_entry *all,
+		       size_t count, struct replica *replicas,
+		       struct store_entry *ret)
+{
+	struct store_entry first = all[0];
+	bool is_file = S_ISREG(first.pin.mode);
+	const struct store_entry *own = NULL;
+	size_t i;
+
+	first.replicas = replicas;
+	for (i = 0; i < count; i++)
+		if (i > 0 && !is_same(merge, &all[0], &all[i]))
+			own = all[i].owner == merge->peers->rank ? &all[i] :
+								   own;
+		else if (is_file)
+			insert_replica(merge->peers, replicas,
+				       first.replica_count++, &all[i]);
+	first.has_own = is_file && own && S_ISREG(own->pin.mode);
+	if (first.has_own)
+		replicas[first.replica_count] = (struct replica){
+			own->owner, own->pin,
+		};
+	*ret = first;
+}
+
 static void reduce(const struct merge *merge)
 {
 	struct store_list *list = &merge->folder->list;
-	struct replica *replicas = merge->folder->replicas;
-	struct store_entry *last = NULL;
-	size_t i, kept = 0;
+	struct store_entry *entries = list->entries;
+	size_t i, count, kept = 0;
 
 	if (list->count > 1)
-		qsort(list->entries, list->count, sizeof(*list->entries),
-		      compare_entries);
-	for (i = 0; i < list->count; i++) {
-		struct store_entry entry = list->entries[i];
-		bool same = last && strcmp(last->name, entry.name) == 0;
-
-		if (!same) {
-			if (last)
-				replicas += last->replica_count;
-			last = &list->entries[kept++];
-			*last = entry;
-			last->replicas = replicas;
-		} else if (!is_same(merge, last, &entry)) {
-			continue;
-		}
-		if (S_ISREG(last->pin.mode))
-			insert_replica(merge->peers, replicas,
-				       last->replica_count++, &entry);
+		qsort(entries, list->count, sizeof(*entries), compare_entries);
+	for (i = 0; i < list->count; i += count) {
+		for (count = 1; i + count < list->count &&
+				strcmp(entries[i].name,
+				       entries[i + count].name) == 0; count++)
+			;
+		merge_name(merge, &entries[i], count,
+			   &merge->folder->replicas[i], &entries[kept++]);
 	}
 	list->count = kept;
 }

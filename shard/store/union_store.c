@@ -5,6 +5,7 @@
 #include "shard/store/folder_records.h"
 #include "shard/store/local_file.h"
 #include "shard/store/remote_file.h"
+#include "shard/store/replica_file.h"
 #include "shard/store/union_folders.h"
 
 #include <errno.h>
@@ -232,67 +233,36 @@ static int get_link(struct store *store, struct store_path path,
 
 /* ---- files --------------------------------------------------------------- */
 
-/* What is at @opened->path, and was opened just now as @name below @fd: must be
- * @pin, unless that is NULL. */
-static int open_local(int fd, const char *name, const struct pin *before,
-		      struct local_opened *opened,
+/* The nearest copy of @found that lives. */
+static int open_entry(struct union_store *s, const struct found_entry *found,
 		      struct stored_file **ret_file)
 {
-	struct pin pin;
-	int error = io_open(fd, name, &opened->fd, &opened->status);
+	const struct store_entry *entry = found->entry;
+	const struct replica_opening opening = {
+		.peers = s->peers, .path = found->path, .folder = found->in,
+		.name = entry->name, .pin = entry->pin,
+		.replicas = entry->replicas, .count = entry->replica_count,
+	};
 
-	if (error)
-		return error;
-	pin = pin_from_stat(&opened->status);
-	if (!before || pin_same_bytes(before, &pin))
-		return local_file_create(opened, ret_file);
-	close(opened->fd);
-	return -ESTALE;
-}
-
-/* The nearest copy of @entry, which is at @path, and in @folder, if that is not
- * NULL. */
-static int open_entry(struct union_store *s, const struct store_entry *entry,
-		      const char *path, struct store_folder *folder,
-		      struct stored_file **ret_file)
-{
-	const struct replica *replica = entry->replicas;
-	struct local_opened opened = { .path = path };
-	int error;
-
-	if (!S_ISREG(entry->pin.mode) || entry->replica_count == 0)
-		return -EINVAL;
-	opened.rank = replica->rank;
-	opened.folder = s->peers->stores[replica->rank];
-	if (opened.folder < 0)
-		error = remote_file_open(s->peers, replica->rank, path,
-					 &replica->pin, ret_file);
-	else if (folder)
-		error = open_local(folder->fds[replica->rank], entry->name,
-				   &replica->pin, &opened, ret_file);
-	else
-		error = open_local(opened.folder, path, &replica->pin, &opened,
-				   ret_file);
-	/* Who it is read from is nobody's business. */
-	if (!error)
-		(*ret_file)->pin = entry->pin;
-	return error;
+	return entry->replica_count == 0 ? -EINVAL :
+	       replica_file_open(&opening, ret_file);
 }
 
 /* A file that may be growing: as it is now, of whose it is. */
-static int open_owned(struct union_store *s, const struct store_entry *entry,
-		      const char *path, struct stored_file **ret_file)
+static int open_owned(struct union_store *s, const struct found_entry *found,
+		      struct stored_file **ret_file)
 {
+	unsigned owner = found->entry->owner;
 	struct local_opened opened = {
-		.rank = entry->owner, .path = path,
-		.folder = s->peers->stores[entry->owner],
+		.rank = owner, .path = found->path,
+		.folder = s->peers->stores[owner],
 	};
 	int error;
 
 	if (opened.folder < 0)
-		return remote_file_open(s->peers, entry->owner, path, NULL,
+		return remote_file_open(s->peers, owner, found->path, NULL,
 					ret_file);
-	error = folder_records_open(opened.folder, path, &opened.fd,
+	error = folder_records_open(opened.folder, found->path, &opened.fd,
 				    &opened.status);
 	return error ? error : local_file_create(&opened, ret_file);
 }
@@ -303,14 +273,17 @@ static int open_path(struct store *store, struct store_path path,
 	struct union_store *s = from_store(store);
 	struct found_entry found;
 	int error = find_entry(s, path, &found);
+	bool many;
 
 	if (!error && !S_ISREG(found.entry->pin.mode))
 		error = -EINVAL;
-	if (!error)
-		error = found.in ?
-			open_entry(s, found.entry, found.path, found.in,
-				   ret_file) :
-			open_owned(s, found.entry, found.path, ret_file);
+	if (!error) {
+		many = found.in || found.entry->replica_count > 1;
+		error = many ? open_entry(s, &found, ret_file) : -ESTALE;
+		/* What is known of it may be of some time ago. */
+		if (error == -ESTALE && !found.in)
+			error = open_owned(s, &found, ret_file);
+	}
 	finish_found(&found);
 	return error;
 }
@@ -409,8 +382,7 @@ static int open_in(struct store_folder *folder, const char *name,
 	if (!error && !found.in && !strchr(name, '/'))
 		found.in = store_folder_get(folder);
 	if (!error)
-		error = open_entry(from_store(folder->store), found.entry,
-				   found.path, found.in, ret_file);
+		error = open_entry(from_store(folder->store), &found, ret_file);
 	finish_found(&found);
 	return error;
 }
@@ -439,8 +411,10 @@ static int place_file(struct placing *placing, uint64_t index)
 	} else if (!error) {
 		file->count = found.entry->replica_count;
 		placing->placement->owners[index] = found.entry->owner;
+		file->has_own = found.entry->has_own;
 		error = array_append(&placing->replicas, found.entry->replicas,
-				     file->count * sizeof(struct replica));
+				     (file->count + file->has_own) *
+					     sizeof(struct replica));
 	}
 	finish_found(&found);
 	return error;
