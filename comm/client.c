@@ -2,7 +2,6 @@
 #include "comm/client.h"
 
 #include "comm/service.h"
-#include "comm/source_peer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,13 +20,6 @@ int client_ask(struct client *client, struct engine_call *call,
 	return error ? error : engine_wait(client->engine, call);
 }
 
-static struct source *make_source(struct peers *peers,
-				  const struct shard_files *files,
-				  struct source *below)
-{
-	return source_peer_create(client_of(peers), files, below);
-}
-
 int client_init(struct client *client, unsigned rank, unsigned count)
 {
 	unsigned i;
@@ -43,7 +35,6 @@ int client_init(struct client *client, unsigned rank, unsigned count)
 		.hold_file = service_hold_file_ask,
 		.held_status = service_held_ask,
 		.release = service_release_send,
-		.source = make_source,
 	};
 	client->holds = 0;
 	client->releases = (struct array){ .data = NULL };

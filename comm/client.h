@@ -23,7 +23,8 @@ struct client {
 					 * guarded by release_lock */
 };
 
-/* Without an engine yet; all but what the cluster itself knows. */
+/* Without an engine yet; all but what the cluster itself knows, and what makes a
+ * source. */
 int client_init(struct client *client, unsigned rank, unsigned count);
 void client_finish(struct client *client);
 

@@ -9,6 +9,7 @@
 #include "comm/cluster.h"
 
 #include "comm/client.h"
+#include "comm/source_peer.h"
 #include "comm/transport_mpi.h"
 
 #include <dlfcn.h>
@@ -301,6 +302,7 @@ static int init(struct cluster *c, const struct cluster_options *options)
 	c->client.peers.is_ready = is_ready;
 	c->client.peers.info = info;
 	c->client.peers.probe = probe;
+	c->client.peers.source = source_peer_create;
 	return c->hellos ? error : -ENOMEM;
 }
 

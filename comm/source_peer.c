@@ -11,20 +11,20 @@
 
 struct source_peer {
 	struct source base;		/* first: passed as this */
-	struct client *client;		/* borrowed; const, as are the next */
+	struct peers *peers;		/* borrowed; const, as are the next */
 	struct engine *engine;
 	struct shard_files files;
 	struct source *below;
 	atomic_bool hinted;		/* other ranks have been told to look */
-	pthread_mutex_t hold_lock;	/* held while a rank is asked to keep its
-					 * files */
-	struct rank_hold *holds;	/* owned; of each rank; guarded by
-					 * hold_lock */
+	struct rank_hold *holds;	/* owned; of each rank */
 };
 
 /* What a rank keeps for this checkpoint. */
 struct rank_hold {
-	uint64_t count;			/* of entries that want it */
+	pthread_mutex_t lock;		/* held while the rank is asked: nobody
+					 * waits for it who does not need it */
+	uint64_t count;			/* of shards that want it; guarded by
+					 * lock, as is the next one */
 	uint64_t number;		/* 0: it does not */
 };
 
@@ -614,76 +614,70 @@ static int keeper_of(const struct source_peer *s,
 
 /* Of a rank that does not answer, or not well, nothing is kept: it is read as
  * long as its files have their names. */
-static void hold_rank_locked(struct source_peer *s, unsigned rank)
+static int hold_rank(struct source_peer *s, unsigned rank, bool nowait)
 {
 	struct rank_hold *hold = &s->holds[rank];
+	bool ask;
 
-	if (hold->count++ > 0 || engine_state(s->engine, rank) != PEER_UP)
-		return;
-	if (service_hold_checkpoint_ask(&s->client->peers, rank, s->files.path,
-					s->files.catalog->hash, &hold->number))
+	if (nowait ? pthread_mutex_trylock(&hold->lock) :
+		     pthread_mutex_lock(&hold->lock))
+		return -EAGAIN;
+	ask = hold->count == 0 && engine_state(s->engine, rank) == PEER_UP;
+	if (ask && nowait) {
+		pthread_mutex_unlock(&hold->lock);
+		return -EAGAIN;
+	}
+	hold->count++;
+	if (ask && service_hold_checkpoint_ask(s->peers, rank, s->files.path,
+					       s->files.catalog->hash,
+					       &hold->number))
 		hold->number = 0;
+	pthread_mutex_unlock(&hold->lock);
+	return 0;
 }
 
-static void release_rank_locked(struct source_peer *s, unsigned rank)
+static void release_rank(struct source_peer *s, unsigned rank)
 {
 	struct rank_hold *hold = &s->holds[rank];
 
+	pthread_mutex_lock(&hold->lock);
 	assert(hold->count > 0);
-	if (--hold->count > 0 || hold->number == 0)
-		return;
-	service_release_send(&s->client->peers, rank, hold->number);
-	hold->number = 0;
+	if (--hold->count == 0 && hold->number > 0) {
+		service_release_send(s->peers, rank, hold->number);
+		hold->number = 0;
+	}
+	pthread_mutex_unlock(&hold->lock);
 }
 
-/* Would a rank have to be asked? */
-static bool must_ask_locked(const struct source_peer *s,
-			    const struct catalog_entry *entry)
+/* Of the first @count shards. */
+static void release_ranks(struct source_peer *s,
+			  const struct catalog_entry *entry, uint64_t count)
 {
 	uint64_t i;
 	int rank;
 
-	for (i = 0; i < entry->shard_count; i++) {
+	for (i = 0; i < count; i++) {
 		rank = keeper_of(s, entry, i);
-		if (rank >= 0 && s->holds[rank].count == 0)
-			return true;
+		if (rank >= 0)
+			release_rank(s, (unsigned)rank);
 	}
-	return false;
 }
 
 static int hold_ranks(struct source_peer *s, const struct catalog_entry *entry,
 		      bool nowait)
 {
 	uint64_t i;
-	int rank, error = 0;
+	int rank, error;
 
-	if (nowait ? pthread_mutex_trylock(&s->hold_lock) :
-		     pthread_mutex_lock(&s->hold_lock))
-		return -EAGAIN;
-	if (nowait && must_ask_locked(s, entry))
-		error = -EAGAIN;
-	for (i = 0; i < entry->shard_count && !error; i++) {
-		rank = keeper_of(s, entry, i);
-		if (rank >= 0)
-			hold_rank_locked(s, (unsigned)rank);
-	}
-	pthread_mutex_unlock(&s->hold_lock);
-	return error;
-}
-
-static void release_ranks(struct source_peer *s,
-			  const struct catalog_entry *entry)
-{
-	uint64_t i;
-	int rank;
-
-	pthread_mutex_lock(&s->hold_lock);
 	for (i = 0; i < entry->shard_count; i++) {
 		rank = keeper_of(s, entry, i);
-		if (rank >= 0)
-			release_rank_locked(s, (unsigned)rank);
+		error = rank >= 0 ? hold_rank(s, (unsigned)rank, nowait) : 0;
+		if (!error)
+			continue;
+		release_ranks(s, entry, i);
+		return error;
 	}
-	pthread_mutex_unlock(&s->hold_lock);
+	return 0;
 }
 
 static int hold(struct source *source, const struct catalog_entry *entry,
@@ -705,23 +699,26 @@ static void release(struct source *source, const struct catalog_entry *entry)
 	struct source_peer *s = (struct source_peer *)source;
 
 	s->below->release(s->below, entry);
-	release_ranks(s, entry);
+	release_ranks(s, entry, entry->shard_count);
 }
 
 static void destroy(struct source *source)
 {
 	struct source_peer *s = (struct source_peer *)source;
+	unsigned i;
 
-	pthread_mutex_destroy(&s->hold_lock);
+	for (i = 0; i < s->files.placement->ranks; i++)
+		pthread_mutex_destroy(&s->holds[i].lock);
 	free(s->holds);
 	free(s);
 }
 
-struct source *source_peer_create(struct client *client,
+struct source *source_peer_create(struct peers *peers,
 				  const struct shard_files *files,
 				  struct source *below)
 {
 	struct source_peer *s = calloc(1, sizeof(*s));
+	unsigned i;
 
 	if (!s)
 		return NULL;
@@ -732,10 +729,11 @@ struct source *source_peer_create(struct client *client,
 	}
 	s->base = (struct source){ .read = read_pieces, .hold = hold,
 				   .release = release, .destroy = destroy };
-	s->client = client;
-	s->engine = client->engine;
+	s->peers = peers;
+	s->engine = client_of(peers)->engine;
 	s->files = *files;
 	s->below = below;
-	pthread_mutex_init(&s->hold_lock, NULL);
+	for (i = 0; i < files->placement->ranks; i++)
+		pthread_mutex_init(&s->holds[i].lock, NULL);
 	return &s->base;
 }

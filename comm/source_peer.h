@@ -22,8 +22,8 @@
 
 #include "comm/client.h"
 
-/* Borrows all but copies @files itself; NULL: no memory. */
-struct source *source_peer_create(struct client *client,
+/* As peers->source, of the peers of a client. */
+struct source *source_peer_create(struct peers *peers,
 				  const struct shard_files *files,
 				  struct source *below);
 

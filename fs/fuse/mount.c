@@ -28,7 +28,7 @@ enum { READ_AHEAD_KIB = 4096 };
 enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 
 struct mount {
-	struct ops ops;
+	struct requests requests;
 	struct pool *pool;		/* owned */
 	struct fuse_session *session;	/* owned */
 	char *path, *source;		/* owned: of the mount point, and of
@@ -100,7 +100,7 @@ static void run_drop(struct job *job)
 	uint64_t parent;
 
 	for (; drop->count > 0 &&
-	       view_named_oldest(mount->ops.ns, &parent, name); drop->count--)
+	       view_named_oldest(mount->requests.ns, &parent, name); drop->count--)
 		fuse_lowlevel_notify_inval_entry(mount->session, parent, name,
 						 strlen(name));
 	free(drop);
@@ -146,7 +146,7 @@ static void raise_read_ahead(dev_t device)
 /* What can only be done when the mount answers. */
 static void settle(struct mount *mount)
 {
-	struct store *store = mount->ops.ns->store;
+	struct store *store = mount->requests.ns->store;
 
 	if (mount->device == 0)
 		return;
@@ -254,7 +254,7 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 	if (mount->ready < 0 || mount->gone < 0 || mount->failed < 0 ||
 	    !mount->path || !mount->source || !mount->pool)
 		goto destroy_mount;
-	mount->ops = (struct ops){ .ns = ns, .pool = mount->pool,
+	mount->requests = (struct requests){ .ns = ns, .pool = mount->pool,
 				   .interruptible = options->ranks > 1,
 				   .lane = options->ranks > 1 ?
 					   LANE_FOLDERS : LANE_STORE,
@@ -262,7 +262,7 @@ int mount_create(struct namespace *ns, const struct mount_options *options,
 				   .ready_context = mount };
 	table = ops_table(&table_size);
 	mount->session = fuse_session_new(&args, table, table_size,
-					  &mount->ops);
+					  &mount->requests);
 	fuse_opt_free_args(&args);
 	error = -EINVAL;
 	if (!mount->session)
@@ -318,9 +318,9 @@ int mount_attach(struct mount *mount)
 	mount->attached = true;
 	mount->device = mount_point_device(path);
 	mount->inside = is_inside(path, source) && strcmp(path, source) != 0;
-	mount->ops.ns->drop_pages = drop_pages;
-	mount->ops.ns->drop_names = drop_names;
-	mount->ops.ns->drop_context = mount;
+	mount->requests.ns->drop_pages = drop_pages;
+	mount->requests.ns->drop_names = drop_names;
+	mount->requests.ns->drop_context = mount;
 	free(mount->path);
 	mount->path = path;
 	path = NULL;

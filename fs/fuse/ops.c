@@ -18,13 +18,13 @@ static struct request make_request(fuse_req_t fuse, uint64_t number,
 				   const struct operation *operation)
 {
 	return (struct request){ .operation = operation, .fuse = fuse,
-				 .ops = fuse_req_userdata(fuse),
+				 .all = fuse_req_userdata(fuse),
 				 .number = number };
 }
 
 static struct namespace *ns_of(const struct request *request)
 {
-	return request->ops->ns;
+	return request->all->ns;
 }
 
 static void free_bytes(struct request *request)
@@ -72,20 +72,20 @@ static void op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 
 static void op_forget(fuse_req_t fuse, fuse_ino_t number, uint64_t count)
 {
-	const struct ops *ops = fuse_req_userdata(fuse);
+	const struct requests *all = fuse_req_userdata(fuse);
 
-	inode_table_forget(&ops->ns->inodes, number, count);
+	inode_table_forget(&all->ns->inodes, number, count);
 	fuse_reply_none(fuse);
 }
 
 static void op_forget_multi(fuse_req_t fuse, size_t count,
 			    struct fuse_forget_data *forgets)
 {
-	const struct ops *ops = fuse_req_userdata(fuse);
+	const struct requests *all = fuse_req_userdata(fuse);
 	size_t i;
 
 	for (i = 0; i < count; i++)
-		inode_table_forget(&ops->ns->inodes, forgets[i].ino,
+		inode_table_forget(&all->ns->inodes, forgets[i].ino,
 				   forgets[i].nlookup);
 	fuse_reply_none(fuse);
 }
@@ -197,9 +197,9 @@ static void op_listxattr(fuse_req_t fuse, fuse_ino_t number, size_t size)
 
 static void op_statfs(fuse_req_t fuse, fuse_ino_t number)
 {
-	const struct ops *ops = fuse_req_userdata(fuse);
+	const struct requests *all = fuse_req_userdata(fuse);
 	struct statvfs status;
-	int error = tree_statfs(ops->ns, &status);
+	int error = tree_statfs(all->ns, &status);
 
 	(void)number;
 	if (error)
@@ -533,20 +533,20 @@ static void op_releasedir(fuse_req_t fuse, fuse_ino_t number,
 
 static void op_init(void *context, struct fuse_conn_info *conn)
 {
-	const struct ops *ops = context;
+	const struct requests *all = context;
 	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
 			FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
 			FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS;
 
 	/* With it, the kernel waits for such a read whatever signal comes. */
-	if (!ops->interruptible)
+	if (!all->interruptible)
 		want |= FUSE_CAP_ASYNC_DIO;
 	conn->want = conn->capable & want;
 	conn->max_read = LIMIT_READ_SIZE;
 	conn->max_write = LIMIT_READ_SIZE;
 	conn->max_background = 64;
 	conn->congestion_threshold = 48;
-	ops->ready(ops->ready_context);
+	all->ready(all->ready_context);
 }
 
 static const struct fuse_lowlevel_ops table = {

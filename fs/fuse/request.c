@@ -42,7 +42,6 @@
 #include "fs/fuse/request.h"
 
 #include "fs/fuse/client.h"
-#include "fs/fuse/ops.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -123,7 +122,7 @@ static void hold(struct request *request)
 	else if (request->folder)
 		open_folder_hold(request->folder);
 	else
-		inode_table_hold(&request->ops->ns->inodes, request->number);
+		inode_table_hold(&request->all->ns->inodes, request->number);
 }
 
 /* It has run, or will not. */
@@ -134,7 +133,7 @@ static void let_go(struct request *request)
 	else if (request->folder)
 		open_folder_put(request->folder);
 	else
-		inode_table_put(&request->ops->ns->inodes, request->number);
+		inode_table_put(&request->all->ns->inodes, request->number);
 	free(request);
 }
 
@@ -176,7 +175,7 @@ static void go_to_pool(const struct request *request)
 	if (!copy->operation->mutates)
 		arm(copy);
 	if (atomic_load(&copy->state) != ANSWERED) {
-		error = pool_submit(copy->ops->pool, &copy->job);
+		error = pool_submit(copy->all->pool, &copy->job);
 		if (!error)
 			return;
 	}
@@ -189,7 +188,7 @@ void request_start(const struct request *request)
 {
 	struct request here = *request;
 
-	here.lane = request->ops->lane;
+	here.lane = request->all->lane;
 	if (here.operation->mutates || run(&here, true) == -EAGAIN)
 		go_to_pool(&here);
 }

@@ -16,8 +16,19 @@
 #include <sys/types.h>
 
 struct fuse_req;
-struct ops;
 struct request;
+
+/* What those of a session share; const while there is one. */
+struct requests {
+	struct namespace *ns;		/* borrowed */
+	struct pool *pool;		/* borrowed */
+	/* Reads past the page cache may be killed, too; in exchange a large
+	 * one is asked for piece by piece, and not all pieces at once. */
+	bool interruptible;
+	unsigned lane;			/* where all but reads wait */
+	void (*ready)(void *context);	/* the kernel has said hello */
+	void *ready_context;
+};
 
 /* What a request asks for. Called in this order, on one thread. */
 struct operation {
@@ -38,7 +49,7 @@ struct operation {
 struct request {
 	struct job job;		/* first: passed as this */
 	const struct operation *operation;
-	const struct ops *ops;
+	const struct requests *all;
 	struct fuse_req *fuse;
 	uint64_t number;	/* of the inode it is about */
 	const char *name;	/* below that; NULL */

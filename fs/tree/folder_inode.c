@@ -366,7 +366,7 @@ static int open_names(struct namespace *ns, struct folder *folder, bool mirror,
 	error = read_names(ns, folder, mirror, opened, &names);
 	store_folder_put(opened);
 	if (!error)
-		return open_folder_names(ns, &names, folder_close, folder,
+		return open_folder_names(&ns->opens, &names, folder_close, folder,
 					 ret_folder);
 	name_list_finish(&names);
 	folder_close(ns, folder);

@@ -28,9 +28,8 @@ struct namespace {
 	struct counters counters;
 	struct inode_table inodes;
 	struct folder *top;	/* of the store; one hold; const */
+	struct open_table opens;
 	/* Guarded by the lock of the inodes: */
-	struct open_files opens;	/* all of them */
-	struct open_folders open_folders;
 	TAILQ_HEAD(, named_inode) named;	/* slices and groups, the
 						 * oldest first */
 	unsigned named_count;	/* of them */

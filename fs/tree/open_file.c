@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fs/tree/namespace.h"
+#include "fs/tree/open_file.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-void open_file_init(struct open_file *file, struct namespace *ns,
+void open_file_init(struct open_file *file, struct open_table *table,
 		    const struct open_file_ops *ops, uint64_t number)
 {
 	file->ops = ops;
-	file->ns = ns;
+	file->table = table;
 	file->number = number;
 	file->references = 1;
 }
 
 void open_file_enlist_locked(struct open_file *file, struct open_files *beside)
 {
-	LIST_INSERT_HEAD(&file->ns->opens, file, all);
+	LIST_INSERT_HEAD(&file->table->files, file, all);
 	file->listed = beside;
 	if (beside)
 		LIST_INSERT_HEAD(beside, file, beside);
@@ -25,9 +25,9 @@ void open_file_enlist_locked(struct open_file *file, struct open_files *beside)
 
 void open_file_enlist(struct open_file *file, struct open_files *beside)
 {
-	pthread_mutex_lock(&file->ns->inodes.lock);
+	pthread_mutex_lock(file->table->lock);
 	open_file_enlist_locked(file, beside);
-	pthread_mutex_unlock(&file->ns->inodes.lock);
+	pthread_mutex_unlock(file->table->lock);
 }
 
 void open_file_hold(struct open_file *file)
@@ -38,7 +38,7 @@ void open_file_hold(struct open_file *file)
 void open_file_put(struct open_file *file)
 {
 	unsigned references = atomic_load(&file->references);
-	struct namespace *ns = file->ns;
+	struct open_table *table = file->table;
 	bool last;
 
 	while (references > 1)
@@ -46,32 +46,32 @@ void open_file_put(struct open_file *file)
 						 &references, references - 1))
 			return;
 	/* The last one under the lock: nobody may find it and hold it again. */
-	pthread_mutex_lock(&ns->inodes.lock);
+	pthread_mutex_lock(table->lock);
 	last = atomic_fetch_sub(&file->references, 1) == 1;
 	if (last) {
 		LIST_REMOVE(file, all);
 		if (file->listed)
 			LIST_REMOVE(file, beside);
 	}
-	pthread_mutex_unlock(&ns->inodes.lock);
+	pthread_mutex_unlock(table->lock);
 	if (last)
 		file->ops->close(file);
 }
 
-struct open_file *open_file_first(struct namespace *ns,
+struct open_file *open_file_first(struct open_table *table,
 				  const struct open_files *beside)
 {
 	struct open_file *file;
 
-	pthread_mutex_lock(&ns->inodes.lock);
+	pthread_mutex_lock(table->lock);
 	file = LIST_FIRST(beside);
 	if (file)
 		open_file_hold(file);
-	pthread_mutex_unlock(&ns->inodes.lock);
+	pthread_mutex_unlock(table->lock);
 	return file;
 }
 
-unsigned open_file_numbers(struct namespace *ns,
+unsigned open_file_numbers(struct open_table *table,
 			   const struct open_files *beside, uint64_t after,
 			   uint64_t *ret_numbers, unsigned count)
 {
@@ -79,7 +79,7 @@ unsigned open_file_numbers(struct namespace *ns,
 	unsigned found = 0, i;
 
 	/* Insertion into a short sorted list: files open at once are few. */
-	pthread_mutex_lock(&ns->inodes.lock);
+	pthread_mutex_lock(table->lock);
 	LIST_FOREACH(file, beside, beside) {
 		if (file->number <= after)
 			continue;
@@ -93,7 +93,7 @@ unsigned open_file_numbers(struct namespace *ns,
 			(found - 1 - i) * sizeof(*ret_numbers));
 		ret_numbers[i] = file->number;
 	}
-	pthread_mutex_unlock(&ns->inodes.lock);
+	pthread_mutex_unlock(table->lock);
 	return found;
 }
 
@@ -146,8 +146,8 @@ static const struct open_file_ops text_ops = {
 	.read = read_text, .describe = describe_text, .close = close_text,
 };
 
-int open_file_text(struct namespace *ns, uint64_t number, struct array *text,
-		   struct open_file **ret_file)
+int open_file_text(struct open_table *table, uint64_t number,
+		   struct array *text, struct open_file **ret_file)
 {
 	struct open_text *made = calloc(1, sizeof(*made));
 
@@ -158,7 +158,7 @@ int open_file_text(struct namespace *ns, uint64_t number, struct array *text,
 	made->text = *text;
 	*text = (struct array){ .data = NULL };
 	made->base.direct = true;
-	open_file_init(&made->base, ns, &text_ops, number);
+	open_file_init(&made->base, table, &text_ops, number);
 	open_file_enlist(&made->base, NULL);
 	*ret_file = &made->base;
 	return 0;

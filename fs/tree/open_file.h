@@ -7,14 +7,13 @@
 #ifndef FS_TREE_OPEN_FILE_H
 #define FS_TREE_OPEN_FILE_H
 
+#include "fs/tree/open_table.h"
 #include "shard/base/array.h"
 #include "shard/read/reply.h"
 
 #include <stdatomic.h>
-#include <sys/queue.h>
 #include <sys/stat.h>
 
-struct namespace;
 struct open_file;
 
 struct open_file_ops {
@@ -32,11 +31,9 @@ struct open_file_ops {
 	void (*close)(struct open_file *file);
 };
 
-LIST_HEAD(open_files, open_file);
-
 struct open_file {
 	const struct open_file_ops *ops;	/* const */
-	struct namespace *ns;			/* borrowed; const */
+	struct open_table *table;		/* borrowed; const */
 	uint64_t number;			/* of its inode; const */
 	atomic_uint references;
 	/* For the kernel; const: */
@@ -44,14 +41,14 @@ struct open_file {
 	bool direct;		/* no page cache: reads must be exact */
 	/* Guarded by the lock of the inodes: */
 	bool listed;				/* in `beside` */
-	LIST_ENTRY(open_file) all;		/* of ns->opens */
+	LIST_ENTRY(open_file) all;		/* of table->files */
 	LIST_ENTRY(open_file) beside;		/* of the same inode, or of the
 						 * same checkpoint */
 };
 
 /* Of a kind that has allocated it, all zero but for what the kernel is told: one
  * reference, and in no list yet. */
-void open_file_init(struct open_file *file, struct namespace *ns,
+void open_file_init(struct open_file *file, struct open_table *table,
 		    const struct open_file_ops *ops, uint64_t number);
 /* It is open from now on, among others of @beside, which may be NULL. */
 void open_file_enlist(struct open_file *file, struct open_files *beside);
@@ -59,14 +56,14 @@ void open_file_enlist_locked(struct open_file *file, struct open_files *beside);
 void open_file_hold(struct open_file *file);
 void open_file_put(struct open_file *file);
 /* The first of @beside, with one more reference; NULL: there is none. */
-struct open_file *open_file_first(struct namespace *ns,
+struct open_file *open_file_first(struct open_table *table,
 				  const struct open_files *beside);
 
 /*
  * The numbers above @after of the files in @beside, ascending and each once, up
  * to @count; returns how many.
  */
-unsigned open_file_numbers(struct namespace *ns,
+unsigned open_file_numbers(struct open_table *table,
 			   const struct open_files *beside, uint64_t after,
 			   uint64_t *ret_numbers, unsigned count);
 
@@ -76,8 +73,8 @@ int open_file_read(struct open_file *file, uint64_t size, uint64_t offset,
 		   struct reply *reply);
 
 /* A text in memory: @text is taken over, also on failure. 0 or -ENOMEM. */
-int open_file_text(struct namespace *ns, uint64_t number, struct array *text,
-		   struct open_file **ret_file);
+int open_file_text(struct open_table *table, uint64_t number,
+		   struct array *text, struct open_file **ret_file);
 /* Lend what @text has from @offset on. */
 void open_file_lend(const struct array *text, uint64_t offset,
 		    struct reply *reply);

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fs/tree/namespace.h"
+#include "fs/tree/open_folder.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-void open_folder_init(struct open_folder *folder, struct namespace *ns,
+void open_folder_init(struct open_folder *folder, struct open_table *table,
 		      const struct open_folder_ops *ops)
 {
 	folder->ops = ops;
-	folder->ns = ns;
+	folder->table = table;
 	folder->references = 1;
-	pthread_mutex_lock(&ns->inodes.lock);
-	LIST_INSERT_HEAD(&ns->open_folders, folder, all);
-	pthread_mutex_unlock(&ns->inodes.lock);
+	pthread_mutex_lock(table->lock);
+	LIST_INSERT_HEAD(&table->folders, folder, all);
+	pthread_mutex_unlock(table->lock);
 }
 
 void open_folder_hold(struct open_folder *folder)
@@ -26,9 +26,9 @@ void open_folder_put(struct open_folder *folder)
 {
 	if (atomic_fetch_sub(&folder->references, 1) > 1)
 		return;
-	pthread_mutex_lock(&folder->ns->inodes.lock);
+	pthread_mutex_lock(folder->table->lock);
 	LIST_REMOVE(folder, all);
-	pthread_mutex_unlock(&folder->ns->inodes.lock);
+	pthread_mutex_unlock(folder->table->lock);
 	folder->ops->close(folder);
 }
 
@@ -108,7 +108,7 @@ static void close_names(struct open_folder *folder)
 	struct open_names *names = (struct open_names *)folder;
 
 	if (names->done)
-		names->done(folder->ns, names->context);
+		names->done(folder->table->ns, names->context);
 	name_list_finish(&names->list);
 	free(names);
 }
@@ -117,7 +117,7 @@ static const struct open_folder_ops names_ops = {
 	.next = next_name, .close = close_names,
 };
 
-int open_folder_names(struct namespace *ns, struct name_list *list,
+int open_folder_names(struct open_table *table, struct name_list *list,
 		      void (*done)(struct namespace *ns, void *context),
 		      void *context, struct open_folder **ret_folder)
 {
@@ -126,14 +126,14 @@ int open_folder_names(struct namespace *ns, struct name_list *list,
 	if (!names) {
 		name_list_finish(list);
 		if (done)
-			done(ns, context);
+			done(table->ns, context);
 		return -ENOMEM;
 	}
 	names->list = *list;
 	*list = (struct name_list){ .names.size = 0 };
 	names->done = done;
 	names->context = context;
-	open_folder_init(&names->base, ns, &names_ops);
+	open_folder_init(&names->base, table, &names_ops);
 	*ret_folder = &names->base;
 	return 0;
 }

@@ -8,15 +8,15 @@
 #ifndef FS_TREE_OPEN_FOLDER_H
 #define FS_TREE_OPEN_FOLDER_H
 
+#include "fs/tree/open_table.h"
 #include "shard/base/array.h"
 
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/queue.h>
+#include <stdint.h>
 #include <sys/stat.h>
 
-struct namespace;
 struct open_folder;
 
 struct listed {
@@ -38,18 +38,16 @@ struct open_folder_ops {
 	void (*close)(struct open_folder *folder);
 };
 
-LIST_HEAD(open_folders, open_folder);
-
 struct open_folder {
 	const struct open_folder_ops *ops;	/* const */
-	struct namespace *ns;			/* borrowed; const */
+	struct open_table *table;		/* borrowed; const */
 	atomic_uint references;
 	bool immutable;		/* the kernel may keep the list; const */
 	LIST_ENTRY(open_folder) all;	/* guarded by the lock of the inodes */
 };
 
 /* As open_file_init. */
-void open_folder_init(struct open_folder *folder, struct namespace *ns,
+void open_folder_init(struct open_folder *folder, struct open_table *table,
 		      const struct open_folder_ops *ops);
 void open_folder_hold(struct open_folder *folder);
 void open_folder_put(struct open_folder *folder);
@@ -70,7 +68,7 @@ void name_list_finish(struct name_list *list);
 /* A folder of these names, in their order: @list is taken over, also on
  * failure, and, if it is not NULL, @done is called with @context at the end. 0
  * or -ENOMEM. */
-int open_folder_names(struct namespace *ns, struct name_list *list,
+int open_folder_names(struct open_table *table, struct name_list *list,
 		      void (*done)(struct namespace *ns, void *context),
 		      void *context, struct open_folder **ret_folder);
 

@@ -30,7 +30,7 @@ static int get_status(struct open_file *file, bool nowait,
 {
 	struct open_stored *s = from_file(file);
 
-	return nowait && !file->ns->store->in_memory ? -EAGAIN :
+	return nowait && !file->table->ns->store->in_memory ? -EAGAIN :
 	       s->stored->status(s->stored, s->committed, ret_status);
 }
 
@@ -44,7 +44,7 @@ static void close_it(struct open_file *file)
 	struct open_stored *s = from_file(file);
 
 	s->stored->close(s->stored);
-	inode_table_put(&file->ns->inodes, file->number);
+	inode_table_put(&file->table->ns->inodes, file->number);
 	free(s->name);
 	free(s);
 }
@@ -68,7 +68,7 @@ int open_stored(const struct stored_opening *opening,
 	}
 	s->stored = opening->stored;
 	s->committed = s->base.keep_cache = opening->committed;
-	open_file_init(&s->base, opening->ns, &ops, opening->number);
+	open_file_init(&s->base, &opening->ns->opens, &ops, opening->number);
 	/* The list that it is in is the inode's. */
 	inode_table_hold(&opening->ns->inodes, opening->number);
 	open_file_enlist(&s->base, opening->beside);

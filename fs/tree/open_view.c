@@ -102,7 +102,7 @@ static void destroy(struct open_view *view)
 
 static void close_it(struct open_file *file)
 {
-	struct inode_table *inodes = &file->ns->inodes;
+	struct inode_table *inodes = &file->table->ns->inodes;
 	struct open_view *view = from_file(file);
 	struct mounted *mounted = view->mounted;
 
@@ -174,7 +174,7 @@ static int enlist(struct namespace *ns, const struct view_inode *inode,
 	bool retired;
 
 	view->mounted = mounted;
-	open_file_init(&view->base, ns, ops, inode->base.number);
+	open_file_init(&view->base, &ns->opens, ops, inode->base.number);
 	pthread_mutex_lock(&ns->inodes.lock);
 	retired = atomic_load(&mounted->retired);
 	if (!retired) {

@@ -66,7 +66,7 @@ static int report_open(struct namespace *ns, struct inode *inode, bool nowait,
 
 	(void)nowait;
 	if (ns->report(ns->report_context, known->name, &text))
-		return open_file_text(ns, inode->number, &text, ret_file);
+		return open_file_text(&ns->opens, inode->number, &text, ret_file);
 	array_finish(&text);
 	return -ENOMEM;
 }
@@ -109,7 +109,7 @@ static int own_open(struct namespace *ns, struct inode *inode, bool nowait,
 	for (i = 0; ns->report && i < REPORT_COUNT && !error; i++)
 		error = name_list_add(&names, reports[i], S_IFREG, 0);
 	if (!error)
-		return open_folder_names(ns, &names, NULL, NULL, ret_folder);
+		return open_folder_names(&ns->opens, &names, NULL, NULL, ret_folder);
 	name_list_finish(&names);
 	return error;
 }

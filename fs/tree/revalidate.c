@@ -197,7 +197,7 @@ static void retire(struct namespace *ns, struct mounted *mounted)
 	checkpoint_find_changes(mounted->checkpoint);
 	do {
 		count = checkpoint_is_stale(mounted->checkpoint) ?
-			open_file_numbers(ns, &mounted->opens, after, numbers,
+			open_file_numbers(&ns->opens, &mounted->opens, after, numbers,
 					  64) : 0;
 		for (i = 0; i < count && ns->drop_pages; i++)
 			ns->drop_pages(ns->drop_context, numbers[i]);

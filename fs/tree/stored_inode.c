@@ -133,7 +133,7 @@ static int get_status(struct namespace *ns, struct inode *inode, bool nowait,
 		      struct attr *ret_attr)
 {
 	struct stored_inode *s = from_inode(inode);
-	struct open_file *open = open_file_first(ns, &s->opens);
+	struct open_file *open = open_file_first(&ns->opens, &s->opens);
 	bool committed = is_committed(ns, s);
 	struct stat status;
 	int error;
@@ -259,7 +259,7 @@ static int asset_status(struct namespace *ns, struct inode *inode, bool nowait,
 
 	if (nowait)
 		return -EAGAIN;
-	open = open_file_first(ns, &s->opens);
+	open = open_file_first(&ns->opens, &s->opens);
 	if (open) {
 		error = open->ops->status(open, nowait, &status);
 		open_file_put(open);

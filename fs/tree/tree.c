@@ -152,8 +152,7 @@ int tree_init(struct namespace *ns, const char *path,
 
 	*ns = (struct namespace){ .root = -1, .assets = -1,
 				  .hf_root = options->hf_root };
-	LIST_INIT(&ns->opens);
-	LIST_INIT(&ns->open_folders);
+	ns->opens = (struct open_table){ .ns = ns, .lock = &ns->inodes.lock };
 	TAILQ_INIT(&ns->named);
 	pthread_mutex_init(&ns->kept_lock, NULL);
 	inode_table_init(&ns->inodes, ns);
@@ -203,10 +202,10 @@ static void put_kept(struct namespace *ns)
 /* What clients had still open when the mount ended goes first. */
 void tree_finish(struct namespace *ns)
 {
-	while (!LIST_EMPTY(&ns->opens))
-		open_file_put(LIST_FIRST(&ns->opens));
-	while (!LIST_EMPTY(&ns->open_folders))
-		open_folder_put(LIST_FIRST(&ns->open_folders));
+	while (!LIST_EMPTY(&ns->opens.files))
+		open_file_put(LIST_FIRST(&ns->opens.files));
+	while (!LIST_EMPTY(&ns->opens.folders))
+		open_folder_put(LIST_FIRST(&ns->opens.folders));
 	put_kept(ns);
 	inode_table_finish(&ns->inodes);
 	close_all(ns);

@@ -80,7 +80,7 @@ static void close_list(struct open_folder *folder)
 {
 	struct catalog_list *list = (struct catalog_list *)folder;
 
-	inode_table_put_mounted(&folder->ns->inodes, list->mounted);
+	inode_table_put_mounted(&folder->table->ns->inodes, list->mounted);
 	free(list);
 }
 
@@ -101,7 +101,7 @@ static int open_catalog(struct namespace *ns, struct mounted *mounted,
 	pthread_mutex_lock(&ns->inodes.lock);
 	mounted->holds++;
 	pthread_mutex_unlock(&ns->inodes.lock);
-	open_folder_init(&list->base, ns, &catalog_ops);
+	open_folder_init(&list->base, &ns->opens, &catalog_ops);
 	*ret_folder = &list->base;
 	return 0;
 }
@@ -239,7 +239,7 @@ int view_list_open(struct namespace *ns, const struct view_inode *inode,
 	error = view == VIEW_HF ? list_hf(ns, mounted, &names) :
 				  list_groups(mounted, &names);
 	if (!error)
-		return open_folder_names(ns, &names, NULL, NULL, ret_folder);
+		return open_folder_names(&ns->opens, &names, NULL, NULL, ret_folder);
 	name_list_finish(&names);
 	return error;
 }

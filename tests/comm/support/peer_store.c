@@ -279,7 +279,7 @@ void open_store(const struct world *world, bool plain, int owner)
 		atomic_store(&knows[i], true);
 		atomic_store(&asked[i], 0);
 	}
-	source = source_peer_create(&client, &files,
+	source = source_peer_create(&client.peers, &files,
 				    &own_files);
 	assert_non_null(source);
 }

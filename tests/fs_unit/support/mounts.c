@@ -7,6 +7,7 @@
 
 #include "comm/client.h"
 #include "comm/server.h"
+#include "comm/source_peer.h"
 #include "fs/fuse/ops.h"
 #include "fs/fuse/workers.h"
 #include "fs/log.h"
@@ -33,7 +34,7 @@ struct ranks mounts_ranks;
 /* One daemon. */
 struct daemon {
 	struct namespace ns;
-	struct ops ops;
+	struct requests requests;
 	struct pool *pool;
 	struct fuse_session *session;
 	struct workers workers;
@@ -239,6 +240,7 @@ static void join(unsigned rank, const struct mounts_options *options)
 	peers->is_ready = is_ready;
 	peers->info = info;
 	peers->probe = probe;
+	peers->source = source_peer_create;
 	daemon->client.engine = mounts_ranks.rank[rank].engine;
 	for (i = 0; i < options->count; i++)
 		if (i == rank)
@@ -295,14 +297,14 @@ static void make_session(struct daemon *daemon, unsigned ranks)
 		lane_max[i] = MOUNTS_LANE_MAX;
 	daemon->pool = pool_create(16, lane_max, lane_count(ranks));
 	assert_non_null(daemon->pool);
-	daemon->ops = (struct ops){
+	daemon->requests = (struct requests){
 		.ns = &daemon->ns, .pool = daemon->pool,
 		.interruptible = ranks > 1,
 		.lane = ranks > 1 ? LANE_FOLDERS : LANE_STORE,
 		.ready = ignore,
 	};
 	table = ops_table(&size);
-	daemon->session = fuse_session_new(&args, table, size, &daemon->ops);
+	daemon->session = fuse_session_new(&args, table, size, &daemon->requests);
 	fuse_opt_free_args(&args);
 	assert_non_null(daemon->session);
 	daemon->kernel = kernel_create(daemon->session);
@@ -432,7 +434,7 @@ struct kernel *mounts_kernel(unsigned rank)
 
 struct pool *mounts_pool(unsigned rank, unsigned *ret_lane)
 {
-	*ret_lane = daemons[rank].ops.lane;
+	*ret_lane = daemons[rank].requests.lane;
 	return daemons[rank].pool;
 }
 
