@@ -4,22 +4,21 @@
 #define SHARD_BASE_NAME_TABLE_H
 
 #include "shard/base/array.h"
-
-#include <stdint.h>
+#include "shard/base/hash_table.h"
 
 struct name_table {
-	uint64_t count;
+	uint64_t count, count_max;
 	struct array names;	/* struct name_table_entry */
 	struct array text;	/* of the names, one behind the other */
-	struct array slots;	/* uint32_t: index + 1 */
-	uint64_t seed;
+	struct hash_table indices;
 };
 
-void name_table_init(struct name_table *table);
+/* For at most @count_max names, which is at most LIMIT_COUNT. */
+void name_table_init(struct name_table *table, uint64_t count_max);
 void name_table_finish(struct name_table *table);
 
 /* The index of @name, of @size bytes, which is copied when it is new: then 1,
- * else 0. Or -ENOMEM, or -E2BIG beyond LIMIT_COUNT. */
+ * else 0. Or -ENOMEM, or -E2BIG: one name too many. */
 int name_table_add(struct name_table *table, const char *name, size_t size,
 		   uint32_t *ret_index);
 /* The index of @name; -1: it is not there. */

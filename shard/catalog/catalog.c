@@ -3,7 +3,7 @@
 
 #include "shard/base/bytes.h"
 #include "shard/base/hash.h"
-#include "shard/base/name.h"
+#include "shard/catalog/catalog_layout.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
@@ -244,37 +244,23 @@ void catalog_box(const struct catalog *catalog,
 	load(catalog, entry, first + entry->ndim, ret_box->size);
 }
 
-static int64_t find(const struct catalog *catalog, uint64_t slots,
-		    uint64_t slot_count, const char *name, size_t size)
+static int64_t find(const struct catalog *catalog, struct hash_table table,
+		    const char *name, size_t size)
 {
-	const uint32_t *slot = at(catalog, slots);
-	uint64_t i = hash_64(name, size, catalog->seed) & (slot_count - 1);
+	const struct hash_table_text key = { name, size };
 
-	/* Open addressing; a slot holds the index + 1, and some are free. */
-	for (; slot[i]; i = (i + 1) & (slot_count - 1)) {
-		const struct catalog_entry *entry =
-			catalog_entry(catalog, slot[i] - 1);
-		char encoded[NAME_ENCODED_MAX];
-		size_t encoded_size;
-
-		encoded_size = name_encode(catalog_text(catalog, entry->name),
-					   entry->name_size, encoded);
-		if (encoded_size == size && memcmp(encoded, name, size) == 0)
-			return slot[i] - 1;
-	}
-	return -1;
+	return hash_table_find(&table, catalog,
+			       hash_64(name, size, catalog->seed), &key);
 }
 
 int64_t catalog_find_tensor(const struct catalog *catalog, const char *name,
 			    size_t size)
 {
-	return find(catalog, catalog->tensor_slots, catalog->tensor_slot_count,
-		    name, size);
+	return find(catalog, catalog_tensor_table(catalog), name, size);
 }
 
 int64_t catalog_find_object(const struct catalog *catalog, const char *name,
 			    size_t size)
 {
-	return find(catalog, catalog->object_slots, catalog->object_slot_count,
-		    name, size);
+	return find(catalog, catalog_object_table(catalog), name, size);
 }

@@ -2,7 +2,8 @@
 /*
  * The sections of the blob grow side by side as arrays, with offsets relative
  * to their section; finish lays them out one behind the other, as
- * catalog_layout.h draws them.
+ * catalog_layout.h draws them. Of the texts in the last of them those of the
+ * entries come first, then the paths of files, then the stream extensions.
  *
  * The shards of the tensor at hand wait in `pending` until its end, when all
  * its boxes are known.
@@ -11,10 +12,11 @@
 
 #include "shard/base/array.h"
 #include "shard/base/hash.h"
-#include "shard/base/name.h"
+#include "shard/base/name_table.h"
 #include "shard/catalog/catalog_layout.h"
 #include "shard/catalog/shard_list.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +24,14 @@
 struct catalog_builder {
 	struct notes *notes;		/* borrowed */
 	struct array tensors, objects;	/* struct catalog_entry */
-	struct array shards, files, transforms, dims, names;
+	struct array shards, dims, names;
+	struct name_table files, transforms;
 	struct catalog_origin origin;
-	struct array file_slots;	/* uint32_t, a hash table */
 	struct shard_list pending;	/* of the tensor at hand */
 	struct catalog_entry tensor;	/* at hand */
 	struct box shape;		/* of it */
 	const uint64_t *written;	/* of it; borrowed until its end */
 	uint64_t source;
-	uint64_t seed;			/* of the hash tables */
 };
 
 struct catalog_builder *catalog_builder_create(struct notes *notes)
@@ -40,7 +41,8 @@ struct catalog_builder *catalog_builder_create(struct notes *notes)
 	if (!builder)
 		return NULL;
 	builder->notes = notes;
-	builder->seed = hash_seed();
+	name_table_init(&builder->files, LIMIT_COUNT);
+	name_table_init(&builder->transforms, LIMIT_TRANSFORMS);
 	/* No name is at offset 0. */
 	if (array_append(&builder->names, "", 1) ||
 	    shard_list_init(&builder->pending)) {
@@ -57,11 +59,10 @@ void catalog_builder_destroy(struct catalog_builder *builder)
 	array_finish(&builder->tensors);
 	array_finish(&builder->objects);
 	array_finish(&builder->shards);
-	array_finish(&builder->files);
-	array_finish(&builder->transforms);
 	array_finish(&builder->dims);
 	array_finish(&builder->names);
-	array_finish(&builder->file_slots);
+	name_table_finish(&builder->files);
+	name_table_finish(&builder->transforms);
 	shard_list_finish(&builder->pending);
 	free(builder);
 }
@@ -71,82 +72,15 @@ static uint64_t shard_count(const struct catalog_builder *builder)
 	return builder->shards.size / sizeof(struct catalog_shard);
 }
 
-static uint64_t file_count(const struct catalog_builder *builder)
-{
-	return builder->files.size / sizeof(struct catalog_file);
-}
-
-/* ---- files --------------------------------------------------------------- */
-
-static uint32_t *find_slot(const struct catalog_builder *builder,
-			   const char *path, size_t size)
-{
-	uint32_t *slots = (uint32_t *)(void *)builder->file_slots.data;
-	const struct catalog_file *files =
-		(const void *)builder->files.data;
-	uint64_t mask = builder->file_slots.size / sizeof(*slots) - 1;
-	uint64_t i = hash_64(path, size, builder->seed) & mask;
-
-	for (; slots[i]; i = (i + 1) & mask) {
-		const struct catalog_file *file = &files[slots[i] - 1];
-
-		if (file->path_size == size &&
-		    memcmp(builder->names.data + file->path, path, size) == 0)
-			break;
-	}
-	return &slots[i];
-}
-
-static int grow_slots(struct catalog_builder *builder)
-{
-	const struct catalog_file *files = (const void *)builder->files.data;
-	uint64_t count = file_count(builder), i;
-	size_t size = builder->file_slots.size ? 2 * builder->file_slots.size :
-						 1024 * sizeof(uint32_t);
-
-	array_finish(&builder->file_slots);
-	if (!array_add(&builder->file_slots, size))
-		return -ENOMEM;
-	memset(builder->file_slots.data, 0, size);
-	for (i = 0; i < count; i++)
-		*find_slot(builder, builder->names.data + files[i].path,
-			   files[i].path_size) = (uint32_t)(i + 1);
-	return 0;
-}
+/* ---- files, origin, transforms ------------------------------------------- */
 
 int catalog_builder_file(struct catalog_builder *builder, const char *path,
 			 size_t size, uint32_t *ret_file)
 {
-	struct catalog_file file = { .path = builder->names.size,
-				     .path_size = (uint32_t)size };
-	uint64_t count = file_count(builder);
-	uint32_t *slot;
-	int error = 0;
+	int added = name_table_add(&builder->files, path, size, ret_file);
 
-	if (2 * (count + 1) * sizeof(*slot) > builder->file_slots.size)
-		error = grow_slots(builder);
-	if (error)
-		return error;
-	slot = find_slot(builder, path, size);
-	if (*slot) {
-		*ret_file = *slot - 1;
-		return 0;
-	}
-	if (count == LIMIT_COUNT)
-		return -E2BIG;
-	error = array_append(&builder->names, path, size);
-	if (!error)
-		error = array_append(&builder->names, "", 1);
-	if (!error)
-		error = array_append(&builder->files, &file, sizeof(file));
-	if (error)
-		return error;
-	*slot = (uint32_t)(count + 1);
-	*ret_file = (uint32_t)count;
-	return 0;
+	return added < 0 ? added : 0;
 }
-
-/* ---- origin and transforms ----------------------------------------------- */
 
 void catalog_builder_origin(struct catalog_builder *builder,
 			    const struct catalog_origin *origin)
@@ -158,28 +92,13 @@ int catalog_builder_transform(struct catalog_builder *builder,
 			      const char *text, size_t size,
 			      uint32_t *ret_flags)
 {
-	const struct catalog_transform *known =
-		(const void *)builder->transforms.data;
-	uint64_t count = builder->transforms.size / sizeof(*known), i;
-	struct catalog_transform transform = { .text_size = size };
-	int error;
+	uint32_t index;
+	int added = name_table_add(&builder->transforms, text, size, &index);
 
-	for (i = 0; i < count; i++)
-		if (known[i].text_size == size &&
-		    memcmp(builder->names.data + known[i].text, text, size) ==
-		    0)
-			break;
-	if (i == LIMIT_TRANSFORMS)
-		return -E2BIG;
-	*ret_flags = CATALOG_TRANSFORMED |
-		     (uint32_t)i << CATALOG_TRANSFORM_SHIFT;
-	if (i < count)
-		return 0;
-	transform.text = builder->names.size;
-	error = array_append(&builder->names, text, size);
-	return error ? error :
-	       array_append(&builder->transforms, &transform,
-			    sizeof(transform));
+	if (added < 0)
+		return added;
+	*ret_flags = CATALOG_TRANSFORMED | index << CATALOG_TRANSFORM_SHIFT;
+	return 0;
 }
 
 /* ---- entries ------------------------------------------------------------- */
@@ -447,24 +366,6 @@ int catalog_builder_object(struct catalog_builder *builder, const char *name,
 
 /* ---- layout -------------------------------------------------------------- */
 
-static void fill_slots(struct catalog *catalog, uint32_t *slots,
-		       uint64_t slot_count, uint64_t first, uint64_t count)
-{
-	uint64_t i, j;
-
-	for (i = first; i < first + count; i++) {
-		const struct catalog_entry *entry = catalog_entry(catalog, i);
-		char encoded[NAME_ENCODED_MAX];
-		size_t size = name_encode(catalog_text(catalog, entry->name),
-					  entry->name_size, encoded);
-
-		j = hash_64(encoded, size, catalog->seed) & (slot_count - 1);
-		while (slots[j])
-			j = (j + 1) & (slot_count - 1);
-		slots[j] = (uint32_t)(i + 1);
-	}
-}
-
 static void copy(struct catalog *catalog, uint64_t offset,
 		 const struct array *array)
 {
@@ -477,9 +378,6 @@ static void relocate(struct catalog *catalog)
 {
 	struct catalog_entry *entry =
 		(void *)((char *)catalog + catalog->entries);
-	struct catalog_file *file = (void *)((char *)catalog + catalog->files);
-	struct catalog_transform *transform =
-		(void *)((char *)catalog + catalog->transforms);
 	uint64_t i;
 
 	for (i = 0; i < catalog->tensor_count + catalog->object_count; i++) {
@@ -488,28 +386,77 @@ static void relocate(struct catalog *catalog)
 		if (entry[i].type_name_size)
 			entry[i].type_name += catalog->names;
 	}
-	for (i = 0; i < catalog->file_count; i++)
-		file[i].path += catalog->names;
-	for (i = 0; i < catalog->transform_count; i++)
-		transform[i].text += catalog->names;
+}
+
+static void fill_files(const struct catalog_builder *builder,
+		       struct catalog *catalog)
+{
+	struct catalog_file *file = (void *)((char *)catalog + catalog->files);
+	uint64_t text = catalog->names + builder->names.size;
+	uint32_t i;
+
+	copy(catalog, text, &builder->files.text);
+	for (i = 0; i < catalog->file_count; i++) {
+		size_t size;
+		const char *path = name_table_name(&builder->files, i, &size);
+
+		file[i].path = text +
+			       (uint64_t)(path - builder->files.text.data);
+		file[i].path_size = (uint32_t)size;
+	}
+}
+
+static void fill_transforms(const struct catalog_builder *builder,
+			    struct catalog *catalog)
+{
+	struct catalog_transform *transform =
+		(void *)((char *)catalog + catalog->transforms);
+	uint64_t text = catalog->names + builder->names.size +
+			builder->files.text.size;
+	uint32_t i;
+
+	copy(catalog, text, &builder->transforms.text);
+	for (i = 0; i < catalog->transform_count; i++) {
+		size_t size;
+		const char *chain = name_table_name(&builder->transforms, i,
+						    &size);
+
+		transform[i].text = text +
+			(uint64_t)(chain - builder->transforms.text.data);
+		transform[i].text_size = size;
+	}
+}
+
+static void fill_table(struct catalog *catalog, struct hash_table table,
+		       uint64_t first, uint64_t count)
+{
+	uint64_t i;
+	int error;
+
+	for (i = first; i < first + count; i++) {
+		error = hash_table_insert(&table, catalog, (uint32_t)i);
+		/* The layout has room for all. */
+		assert(!error);
+	}
 }
 
 static void plan_layout(const struct catalog_builder *builder,
 			struct catalog *catalog)
 {
 	*catalog = (struct catalog){
-		.seed = builder->seed,
+		.seed = hash_seed(),
 		.origin = builder->origin,
 		.tensor_count =
 			builder->tensors.size / sizeof(struct catalog_entry),
 		.object_count =
 			builder->objects.size / sizeof(struct catalog_entry),
 		.shard_count = shard_count(builder),
-		.file_count = file_count(builder),
-		.transform_count = builder->transforms.size /
-				   sizeof(struct catalog_transform),
+		.file_count = builder->files.count,
+		.transform_count = builder->transforms.count,
 	};
-	catalog_layout(catalog, builder->dims.size, builder->names.size);
+	catalog_layout(catalog, builder->dims.size,
+		       builder->names.size + builder->files.text.size +
+		       builder->transforms.text.size);
 }
 
 int catalog_builder_finish(struct catalog_builder *builder,
@@ -526,15 +473,14 @@ int catalog_builder_finish(struct catalog_builder *builder,
 	copy(catalog, header.entries + builder->tensors.size,
 	     &builder->objects);
 	copy(catalog, header.shards, &builder->shards);
-	copy(catalog, header.files, &builder->files);
-	copy(catalog, header.transforms, &builder->transforms);
 	copy(catalog, header.dims, &builder->dims);
 	copy(catalog, header.names, &builder->names);
 	relocate(catalog);
-	fill_slots(catalog, (void *)((char *)catalog + header.tensor_slots),
-		   header.tensor_slot_count, 0, header.tensor_count);
-	fill_slots(catalog, (void *)((char *)catalog + header.object_slots),
-		   header.object_slot_count, header.tensor_count,
+	fill_files(builder, catalog);
+	fill_transforms(builder, catalog);
+	fill_table(catalog, catalog_tensor_table(catalog), 0,
+		   header.tensor_count);
+	fill_table(catalog, catalog_object_table(catalog), header.tensor_count,
 		   header.object_count);
 	catalog_hash(catalog, catalog->hash);
 	*ret_catalog = catalog;

@@ -202,56 +202,43 @@ static int check_transforms(struct catalog_checker *checker)
 
 /* ---- tables of names ----------------------------------------------------- */
 
-/* Slots in use one behind the other, up to the one at hand. */
-struct run {
-	unsigned count;
-	uint64_t hash[LIMIT_SLOT_RUN];
-};
-
-struct table {
-	const uint32_t *slots;
-	uint64_t slot_count;
+/* On the way around a table, and the slots in use one behind the other up to
+ * the one at hand. */
+struct slot_walk {
+	struct hash_table table;
 	uint64_t first, count;		/* entries that it has to find */
+	unsigned run;			/* slots */
+	uint64_t hash[LIMIT_SLOT_RUN];	/* of each of them */
 };
 
-static uint64_t hash_entry(const struct catalog *catalog, uint64_t index)
-{
-	const struct catalog_entry *entry = catalog_entry(catalog, index);
-	char encoded[NAME_ENCODED_MAX];
-	size_t size = name_encode(catalog_text(catalog, entry->name),
-				  entry->name_size, encoded);
-
-	return hash_64(encoded, size, catalog->seed);
-}
-
-/* Slot @at, which is in use, and continues @run. NULL, or what is wrong. */
+/* Slot @at, which is in use. NULL, or what is wrong. */
 static const char *check_slot(const struct catalog *catalog,
-			      const struct table *table, uint64_t at,
-			      struct run *run)
+			      struct slot_walk *walk, uint64_t at)
 {
+	const struct hash_table *table = &walk->table;
 	uint64_t index = (uint64_t)table->slots[at] - 1, hash;
 	unsigned i;
 
 	/* One in front of the first wraps around, and is too large. */
-	if (index - table->first >= table->count)
+	if (index - walk->first >= walk->count)
 		return "slot of an entry that is not there";
-	if (run->count == LIMIT_SLOT_RUN)
+	if (walk->run == LIMIT_SLOT_RUN)
 		return "names of too similar hashes";
-	hash = hash_entry(catalog, index);
-	if (((at - hash) & (table->slot_count - 1)) > run->count)
+	hash = table->keys->hash(catalog, (uint32_t)index);
+	if (((at - hash) & (table->slot_count - 1)) > walk->run)
 		return "slot where its name does not belong";
-	for (i = 0; i < run->count; i++)
-		if (run->hash[i] == hash)
+	for (i = 0; i < walk->run; i++)
+		if (walk->hash[i] == hash)
 			return "two entries of one name";
-	run->hash[run->count++] = hash;
+	walk->hash[walk->run++] = hash;
 	return NULL;
 }
 
 static int check_table(const struct catalog_checker *checker,
-		       const struct table *table)
+		       struct slot_walk *walk)
 {
-	uint64_t mask = table->slot_count - 1, start = 0, used = 0, i;
-	struct run run = { .count = 0 };
+	const struct hash_table *table = &walk->table;
+	uint64_t start = 0, used = 0, i;
 
 	while (start < table->slot_count && table->slots[start])
 		start++;
@@ -260,21 +247,21 @@ static int check_table(const struct catalog_checker *checker,
 					      "no slot is free");
 	/* Once round, from behind the end of a run. */
 	for (i = 1; i < table->slot_count; i++) {
-		uint64_t at = (start + i) & mask;
+		uint64_t at = (start + i) & (table->slot_count - 1);
 		const char *reason;
 
 		if (!table->slots[at]) {
-			run.count = 0;
+			walk->run = 0;
 			continue;
 		}
-		reason = check_slot(checker->catalog, table, at, &run);
+		reason = check_slot(checker->catalog, walk, at);
 		if (reason)
 			return catalog_checker_refuse(checker,
 						      &table->slots[at],
 						      reason);
 		used++;
 	}
-	if (used != table->count)
+	if (used != walk->count)
 		return catalog_checker_refuse(checker, table->slots,
 					      "entry without a slot");
 	return 0;
@@ -283,14 +270,12 @@ static int check_table(const struct catalog_checker *checker,
 static int check_tables(const struct catalog_checker *checker)
 {
 	const struct catalog *c = checker->catalog;
-	const struct table tensors = {
-		.slots = (const void *)catalog_text(c, c->tensor_slots),
-		.slot_count = c->tensor_slot_count, .count = c->tensor_count,
+	struct slot_walk tensors = {
+		.table = catalog_tensor_table(c), .count = c->tensor_count,
 	};
-	const struct table objects = {
-		.slots = (const void *)catalog_text(c, c->object_slots),
-		.slot_count = c->object_slot_count, .count = c->object_count,
-		.first = c->tensor_count,
+	struct slot_walk objects = {
+		.table = catalog_object_table(c),
+		.first = c->tensor_count, .count = c->object_count,
 	};
 	int error = check_table(checker, &tensors);
 

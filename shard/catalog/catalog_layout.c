@@ -2,18 +2,11 @@
 #include "shard/catalog/catalog_layout.h"
 
 #include "shard/base/hash.h"
+#include "shard/base/name.h"
+
+#include <string.h>
 
 static const uint64_t magic = UINT64_C(0x31676c6b63747063);
-
-/* At least half of the slots are free. */
-static uint64_t slot_count_for(uint64_t count)
-{
-	uint64_t slots = 2;
-
-	while (slots < 2 * count)
-		slots *= 2;
-	return slots;
-}
 
 static uint64_t place(uint64_t *end, uint64_t size)
 {
@@ -30,8 +23,10 @@ void catalog_layout(struct catalog *catalog, uint64_t dims_size,
 	uint64_t end = sizeof(*catalog);
 
 	catalog->magic = magic;
-	catalog->tensor_slot_count = slot_count_for(catalog->tensor_count);
-	catalog->object_slot_count = slot_count_for(catalog->object_count);
+	catalog->tensor_slot_count =
+		hash_table_slot_count(catalog->tensor_count);
+	catalog->object_slot_count =
+		hash_table_slot_count(catalog->object_count);
 	catalog->entries = place(&end, entry_count *
 				 sizeof(struct catalog_entry));
 	catalog->shards = place(&end, catalog->shard_count *
@@ -53,4 +48,58 @@ void catalog_hash(const struct catalog *catalog, uint64_t ret_hash[2])
 {
 	hash_128((const char *)catalog + catalog->entries,
 		 catalog->tensor_slots - catalog->entries, ret_hash);
+}
+
+/* ---- tables of names ----------------------------------------------------- */
+
+static size_t encode(const struct catalog *catalog, uint32_t index,
+		     char ret_name[NAME_ENCODED_MAX])
+{
+	const struct catalog_entry *entry = catalog_entry(catalog, index);
+
+	return name_encode(catalog_text(catalog, entry->name),
+			   entry->name_size, ret_name);
+}
+
+static uint64_t hash(const void *owner, uint32_t index)
+{
+	const struct catalog *catalog = owner;
+	char name[NAME_ENCODED_MAX];
+	size_t size = encode(catalog, index, name);
+
+	return hash_64(name, size, catalog->seed);
+}
+
+static bool equal(const void *owner, uint32_t index, const void *key)
+{
+	const struct hash_table_text *wanted = key;
+	char name[NAME_ENCODED_MAX];
+
+	return encode(owner, index, name) == wanted->size &&
+	       memcmp(name, wanted->data, wanted->size) == 0;
+}
+
+static struct hash_table table_at(const struct catalog *catalog,
+				  uint64_t slots, uint64_t slot_count)
+{
+	static const struct hash_table_keys keys = { hash, equal };
+
+	return (struct hash_table){
+		.keys = &keys,
+		.slots = (void *)catalog_text(catalog, slots),
+		.slot_count = slot_count,
+		.seed = catalog->seed,
+	};
+}
+
+struct hash_table catalog_tensor_table(const struct catalog *catalog)
+{
+	return table_at(catalog, catalog->tensor_slots,
+			catalog->tensor_slot_count);
+}
+
+struct hash_table catalog_object_table(const struct catalog *catalog)
+{
+	return table_at(catalog, catalog->object_slots,
+			catalog->object_slot_count);
 }

@@ -55,6 +55,8 @@ struct decoded_cache {
 					 * long */
 	bool alone;			/* one of them wants to be alone */
 	struct idle_list idle;
+	/* By owner and index. Items come and go, so that base/hash_table.h,
+	 * which takes nothing out, is not for them. */
 	struct bucket buckets[BUCKET_COUNT];
 };
 

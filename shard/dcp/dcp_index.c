@@ -34,21 +34,15 @@ static int no_memory(struct dcp_index *index)
 
 /* ---- hash tables --------------------------------------------------------- */
 
-static uint64_t hash_item(const struct dcp_index *index, unsigned file,
-			  const struct dcp_text *name,
-			  struct pickle_value offsets)
+static const struct dcp_item *item_at(const struct dcp_index *index,
+				      uint64_t i)
 {
-	uint64_t hash = hash_64(name->data, name->size, index->seed);
-	const struct pickle_value *items;
-	int64_t numbers[LIMIT_NDIM];
-	uint64_t count, i;
+	return (const struct dcp_item *)(const void *)index->items.data + i;
+}
 
-	if (!pickle_tuple(&index->pickles[file], offsets, &items, &count))
-		return hash;
-	for (i = 0; i < count && i < LIMIT_NDIM; i++)
-		if (!pickle_int(&index->pickles[file], items[i], &numbers[i]))
-			numbers[i] = -1;
-	return hash_64(numbers, i * sizeof(*numbers), hash);
+static struct dcp_name *name_at(const struct dcp_index *index, uint64_t i)
+{
+	return (struct dcp_name *)(void *)index->names.data + i;
 }
 
 static bool same_text(const struct dcp_text *a, const struct dcp_text *b)
@@ -74,51 +68,81 @@ static bool same_offsets(const struct pickle *p, struct pickle_value a,
 	return true;
 }
 
-static int make_slots(struct dcp_index *index, struct array *slots,
-		      uint64_t count)
+/* An item's key is its name, file and offsets: all but its info. */
+static uint64_t hash_item(const struct dcp_index *index,
+			  const struct dcp_item *key)
 {
-	uint64_t slot_count = 2;
+	const struct pickle *p = &index->pickles[key->file];
+	uint64_t hash = hash_64(key->name.data, key->name.size,
+				index->item_table.seed);
+	const struct pickle_value *offsets;
+	int64_t numbers[LIMIT_NDIM];
+	uint64_t count, i;
 
-	while (slot_count < 2 * count)
-		slot_count *= 2;
-	if (!array_add(slots, slot_count * sizeof(uint32_t)))
-		return no_memory(index);
-	memset(slots->data, 0, slots->size);
-	return 0;
+	if (!pickle_tuple(p, key->offsets, &offsets, &count))
+		return hash;
+	for (i = 0; i < count && i < LIMIT_NDIM; i++)
+		if (!pickle_int(p, offsets[i], &numbers[i]))
+			numbers[i] = -1;
+	return hash_64(numbers, i * sizeof(*numbers), hash);
 }
 
-/* The slot of (@name, @offsets), where the latter are of pickle @file. */
-static uint32_t *item_slot(const struct dcp_index *index,
-			   const struct dcp_text *name, unsigned file,
-			   struct pickle_value offsets)
+static uint64_t hash_item_at(const void *index, uint32_t i)
 {
-	uint32_t *slots = (void *)index->item_slots.data;
-	const struct dcp_item *items = (const void *)index->items.data;
-	uint64_t mask = index->item_slots.size / sizeof(*slots) - 1;
-	uint64_t i = hash_item(index, file, name, offsets) & mask;
-
-	for (; slots[i]; i = (i + 1) & mask) {
-		const struct dcp_item *item = &items[slots[i] - 1];
-
-		if (same_text(&item->name, name) &&
-		    same_offsets(&index->pickles[file], offsets,
-				 &index->pickles[item->file], item->offsets))
-			break;
-	}
-	return &slots[i];
+	return hash_item(index, item_at(index, i));
 }
 
-static uint32_t *name_slot(const struct dcp_index *index,
-			   const struct dcp_text *name)
+static bool equal_item(const void *owner, uint32_t i, const void *key)
 {
-	uint32_t *slots = (void *)index->name_slots.data;
-	const struct dcp_name *names = (const void *)index->names.data;
-	uint64_t mask = index->name_slots.size / sizeof(*slots) - 1;
-	uint64_t i = hash_64(name->data, name->size, index->seed) & mask;
+	const struct dcp_index *index = owner;
+	const struct dcp_item *item = item_at(index, i), *wanted = key;
 
-	while (slots[i] && !same_text(&names[slots[i] - 1].name, name))
-		i = (i + 1) & mask;
-	return &slots[i];
+	return same_text(&item->name, &wanted->name) &&
+	       same_offsets(&index->pickles[wanted->file], wanted->offsets,
+			    &index->pickles[item->file], item->offsets);
+}
+
+static uint64_t hash_name(const struct dcp_index *index,
+			  const struct dcp_text *name)
+{
+	return hash_64(name->data, name->size, index->name_table.seed);
+}
+
+static uint64_t hash_name_at(const void *index, uint32_t i)
+{
+	return hash_name(index, &name_at(index, i)->name);
+}
+
+static bool equal_name(const void *index, uint32_t i, const void *key)
+{
+	return same_text(&name_at(index, i)->name, key);
+}
+
+static int64_t find_item(const struct dcp_index *index,
+			 const struct dcp_item *key)
+{
+	return hash_table_find(&index->item_table, index,
+			       hash_item(index, key), key);
+}
+
+static int64_t find_name(const struct dcp_index *index,
+			 const struct dcp_text *name)
+{
+	return hash_table_find(&index->name_table, index,
+			       hash_name(index, name), name);
+}
+
+static void init_tables(struct dcp_index *index)
+{
+	static const struct hash_table_keys items = {
+		hash_item_at, equal_item,
+	};
+	static const struct hash_table_keys names = {
+		hash_name_at, equal_name,
+	};
+
+	hash_table_init(&index->item_table, &items);
+	hash_table_init(&index->name_table, &names);
 }
 
 const struct dcp_item *dcp_index_item(const struct dcp_index *index,
@@ -126,26 +150,27 @@ const struct dcp_item *dcp_index_item(const struct dcp_index *index,
 				      unsigned file,
 				      struct pickle_value offsets)
 {
-	const struct dcp_item *items = (const void *)index->items.data;
-	uint32_t slot = *item_slot(index, name, file, offsets);
+	const struct dcp_item key = {
+		.name = *name, .offsets = offsets, .file = file,
+	};
+	int64_t found = find_item(index, &key);
 
-	return slot ? &items[slot - 1] : NULL;
+	return found >= 0 ? item_at(index, (uint64_t)found) : NULL;
 }
 
 struct dcp_name *dcp_index_name(const struct dcp_index *index,
 				const struct dcp_text *name,
 				const struct dcp_name *last)
 {
-	struct dcp_name *names = (void *)index->names.data;
-	uint64_t count = index->names.size / sizeof(*names);
-	uint64_t next = last ? (uint64_t)(last - names) + 1 : 0;
-	uint32_t slot;
+	uint64_t count = index->names.size / sizeof(*last);
+	uint64_t next = last ? (uint64_t)(last - name_at(index, 0)) + 1 : 0;
+	int64_t found;
 
-	if (next < count && names[next].last &&
-	    same_text(&names[next].name, name))
-		return &names[next];
-	slot = *name_slot(index, name);
-	return slot ? &names[slot - 1] : NULL;
+	if (next < count && name_at(index, next)->last &&
+	    same_text(&name_at(index, next)->name, name))
+		return name_at(index, next);
+	found = find_name(index, name);
+	return found >= 0 ? name_at(index, (uint64_t)found) : NULL;
 }
 
 /* ---- collecting ---------------------------------------------------------- */
@@ -222,42 +247,46 @@ static int collect(struct dcp_index *index, unsigned file)
  * goes before a higher. */
 static int fill_items(struct dcp_index *index)
 {
-	const struct dcp_item *items = (const void *)index->items.data;
+	struct dcp_item *items = (void *)index->items.data;
 	uint64_t count = index->items.size / sizeof(*items), i;
-	int error = make_slots(index, &index->item_slots, count);
+	int error = hash_table_reserve(&index->item_table, index, count);
 
 	for (i = 0; i < count && !error; i++) {
-		uint32_t *slot = item_slot(index, &items[i].name,
-					   items[i].file, items[i].offsets);
+		int64_t found = find_item(index, &items[i]);
 
-		if (!*slot || items[*slot - 1].file == items[i].file)
-			*slot = (uint32_t)(i + 1);
+		if (found < 0)
+			error = hash_table_insert(&index->item_table, index,
+						  (uint32_t)i);
+		else if (items[found].file == items[i].file)
+			items[found] = items[i];
 	}
-	return error;
+	return error ? no_memory(index) : 0;
 }
 
 static int fill_names(struct dcp_index *index)
 {
 	struct dcp_name *names = (void *)index->names.data;
 	uint64_t count = index->names.size / sizeof(*names), i;
-	int error = make_slots(index, &index->name_slots, count);
+	int error = hash_table_reserve(&index->name_table, index, count);
 
 	for (i = 0; i < count && !error; i++) {
-		uint32_t *slot = name_slot(index, &names[i].name);
+		int64_t found = find_name(index, &names[i].name);
 		struct dcp_name *first, *last;
 
-		if (!*slot) {
-			*slot = names[i].last = (uint32_t)(i + 1);
+		if (found < 0) {
+			names[i].last = (uint32_t)(i + 1);
+			error = hash_table_insert(&index->name_table, index,
+						  (uint32_t)i);
 			continue;
 		}
-		first = &names[*slot - 1];
+		first = &names[found];
 		last = &names[first->last - 1];
 		if (last->file == names[i].file)
 			last->value = names[i].value;
 		else
 			last->next = first->last = (uint32_t)(i + 1);
 	}
-	return error;
+	return error ? no_memory(index) : 0;
 }
 
 /* ---- life ---------------------------------------------------------------- */
@@ -268,7 +297,8 @@ int dcp_index_init(struct dcp_index *index, const struct dcp_file *files,
 	unsigned i;
 	int error = 0;
 
-	*index = (struct dcp_index){ .fault = fault, .seed = hash_seed() };
+	*index = (struct dcp_index){ .fault = fault };
+	init_tables(index);
 	index->pickles = calloc(count, sizeof(*index->pickles));
 	if (!index->pickles)
 		return no_memory(index);
@@ -292,6 +322,6 @@ void dcp_index_finish(struct dcp_index *index)
 	free(index->pickles);
 	array_finish(&index->items);
 	array_finish(&index->names);
-	array_finish(&index->item_slots);
-	array_finish(&index->name_slots);
+	hash_table_finish(&index->item_table);
+	hash_table_finish(&index->name_table);
 }

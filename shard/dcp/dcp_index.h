@@ -4,6 +4,7 @@
 #define SHARD_DCP_DCP_INDEX_H
 
 #include "shard/base/array.h"
+#include "shard/base/hash_table.h"
 #include "shard/dcp/dcp.h"
 #include "shard/dcp/dcp_value.h"
 
@@ -35,9 +36,8 @@ struct dcp_index {
 	unsigned file_count;
 	unsigned bad;			/* file that the fault is in */
 	struct fault *fault;		/* borrowed */
-	uint64_t seed;			/* of the hash tables */
 	struct array items, names;	/* struct dcp_item, dcp_name */
-	struct array item_slots, name_slots; /* uint32_t hash tables */
+	struct hash_table item_table, name_table;
 };
 
 /* Parse @count files, which are borrowed. 0 or -errno; to be finished in both

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/dcp/dcp_place.h"
 
-#include "shard/base/hash.h"
-
 #include <errno.h>
 #include <string.h>
 
@@ -29,19 +27,14 @@ static bool good_path(const struct dcp_text *path)
 
 /* ---- stream extensions --------------------------------------------------- */
 
-struct chain {
+struct transform_chain {
 	char text[LIMIT_TRANSFORM_DEPTH * (LIMIT_TRANSFORM_NAME + 1)];
 	size_t size;		/* bytes */
 	unsigned depth;		/* descriptors */
 };
 
-void dcp_chains_finish(struct dcp_chains *chains)
-{
-	array_finish(&chains->texts);
-}
-
 /* Append a descriptor, and a line end. */
-static bool add_descriptor(struct chain *chain, const struct pickle *p,
+static bool add_descriptor(struct transform_chain *chain, const struct pickle *p,
 			   struct pickle_value value)
 {
 	struct dcp_text text;
@@ -61,7 +54,7 @@ static bool add_descriptor(struct chain *chain, const struct pickle *p,
 }
 
 /* What @value lists: a list, or a tuple, of strings. */
-static bool read_chain(struct chain *chain, const struct pickle *p,
+static bool read_chain(struct transform_chain *chain, const struct pickle *p,
 		       struct pickle_value value)
 {
 	struct pickle_items items = pickle_items(p, value);
@@ -82,58 +75,14 @@ static bool read_chain(struct chain *chain, const struct pickle *p,
 	return good && pickle_kind(p, value) == PICKLE_LIST;
 }
 
-static struct dcp_chain *find_chain(struct dcp_chains *chains, uint64_t seed,
-				    const struct chain *chain)
-{
-	uint64_t i = hash_64(chain->text, chain->size, seed);
-
-	for (;; i++) {
-		struct dcp_chain *slot = &chains->slots[i % (2 *
-						LIMIT_TRANSFORMS)];
-
-		if (slot->size == 0 ||
-		    (slot->size == chain->size &&
-		     memcmp(chains->texts.data + slot->text, chain->text,
-			    chain->size) == 0))
-			return slot;
-	}
-}
-
-/* The builder refuses more chains than LIMIT_TRANSFORMS: half of the slots
- * stay free. */
-static int place_chain(struct dcp_index *index, struct dcp_chains *chains,
-		       struct catalog_builder *builder,
-		       const struct chain *chain, uint32_t *ret_flags)
-{
-	struct dcp_chain *slot = find_chain(chains, index->seed, chain);
-	struct dcp_chain made = { .text = chains->texts.size,
-				  .size = (uint32_t)chain->size };
-	int error = 0;
-
-	if (slot->size == 0) {
-		error = catalog_builder_transform(builder, chain->text,
-						  chain->size, &made.flags);
-		if (!error)
-			error = array_append(&chains->texts, chain->text,
-					     chain->size);
-		if (error)
-			return fault_set(index->fault, error, 0,
-					 error == -E2BIG ?
-					 "too many different stream extensions" :
-					 "out of memory");
-		*slot = made;
-	}
-	*ret_flags |= slot->flags;
-	return 0;
-}
-
-static int place_transforms(struct dcp_index *index, struct dcp_chains *chains,
+static int place_transforms(struct dcp_index *index,
 			    struct catalog_builder *builder,
 			    const struct dcp_item *item, uint32_t *ret_flags)
 {
 	const struct pickle *p = &index->pickles[item->file];
 	struct pickle_value value;
-	struct chain chain;
+	struct transform_chain chain;
+	int error;
 
 	if (!dcp_attribute(p, item->info, "transform_descriptors", &value) ||
 	    pickle_kind(p, value) == PICKLE_NONE)
@@ -145,14 +94,18 @@ static int place_transforms(struct dcp_index *index, struct dcp_chains *chains,
 	if (chain.depth == 0)
 		return 0;
 	index->bad = item->file;
-	return place_chain(index, chains, builder, &chain, ret_flags);
+	error = catalog_builder_transform(builder, chain.text, chain.size,
+					  ret_flags);
+	return !error ? 0 :
+	       fault_set(index->fault, error, 0, error == -E2BIG ?
+			 "too many different stream extensions" :
+			 "out of memory");
 }
 
 /* ---- items --------------------------------------------------------------- */
 
-int dcp_place(struct dcp_index *index, struct dcp_chains *chains,
-	      struct catalog_builder *builder, const struct dcp_item *item,
-	      struct catalog_item *ret)
+int dcp_place(struct dcp_index *index, struct catalog_builder *builder,
+	      const struct dcp_item *item, struct catalog_item *ret)
 {
 	const struct pickle *p = &index->pickles[item->file];
 	struct pickle_value value;
@@ -173,7 +126,7 @@ int dcp_place(struct dcp_index *index, struct dcp_chains *chains,
 		return dcp_index_bad(index, item->file, item->info,
 				     "bad offset or length of a stored item",
 				     &item->name);
-	error = place_transforms(index, chains, builder, item, &ret->flags);
+	error = place_transforms(index, builder, item, &ret->flags);
 	if (error)
 		return error;
 	error = catalog_builder_file(builder, path.data, path.size,

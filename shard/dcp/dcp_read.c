@@ -15,7 +15,6 @@
 
 struct reader {
 	struct dcp_index index;
-	struct dcp_chains chains;
 	struct catalog_builder *builder;
 	struct notes *notes;
 	uint64_t budget;		/* shards and tensors that may still
@@ -38,12 +37,6 @@ static void note(struct reader *r, const struct dcp_name *named,
 	notes_add(r->notes, "%.*s: %s",
 		  named->name.size > 160 ? 160 : (int)named->name.size,
 		  named->name.data, text);
-}
-
-static int place_item(struct reader *r, const struct dcp_item *item,
-		      struct catalog_item *ret)
-{
-	return dcp_place(&r->index, &r->chains, r->builder, item, ret);
 }
 
 /* Pay for a shard or tensor of @ndim axes. */
@@ -82,7 +75,7 @@ static int read_chunk(struct reader *r, const struct dcp_name *named,
 	if (!found)
 		note(r, named, "a shard has no stored item");
 	else
-		error = place_item(r, found, &item);
+		error = dcp_place(&r->index, r->builder, found, &item);
 	if (error)
 		return error;
 	r->index.bad = r->tensor_file;
@@ -233,7 +226,7 @@ static int read_object(struct reader *r, const struct dcp_name *named)
 		note(r, named, "an object has no stored item");
 		return 0;
 	}
-	error = place_item(r, found, &item);
+	error = dcp_place(&r->index, r->builder, found, &item);
 	if (error)
 		return error;
 	r->index.bad = named->file;
@@ -288,7 +281,6 @@ int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 	}
 	if (error)
 		*ret_bad = r.index.bad;
-	dcp_chains_finish(&r.chains);
 	dcp_index_finish(&r.index);
 	return error;
 }

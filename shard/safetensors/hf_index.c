@@ -136,8 +136,8 @@ int hf_index_read(const char *text, size_t size, struct hf_index *ret,
 	struct reader r = { .to = ret, .fault = fault };
 	int error;
 
-	name_table_init(&ret->tensors);
-	name_table_init(&ret->files);
+	name_table_init(&ret->tensors, LIMIT_COUNT);
+	name_table_init(&ret->files, LIMIT_COUNT);
 	ret->file_of = (struct array){ .data = NULL };
 	error = json_walk_init(&r.walk, text, size, fault);
 	if (!error)

@@ -274,7 +274,7 @@ int hf_read(struct catalog_builder *builder, const struct hf_file *files,
 	unsigned i;
 	int error;
 
-	name_table_init(&r.names);
+	name_table_init(&r.names, LIMIT_COUNT);
 	r.all.shardings = calloc(count + 1, sizeof(*r.all.shardings));
 	error = r.all.shardings ? read_files(&r, index) : no_memory(&r);
 	if (error)

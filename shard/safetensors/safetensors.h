@@ -10,6 +10,7 @@
 #include "shard/base/array.h"
 #include "shard/base/dtype.h"
 #include "shard/base/fault.h"
+#include "shard/base/hash_table.h"
 #include "shard/base/io.h"
 #include "shard/base/limits.h"
 
@@ -33,11 +34,10 @@ struct safetensors {
 				 * their data */
 	struct array dims;	/* uint64_t */
 	struct array names;
-	struct array slots;	/* uint32_t: hash table, index + 1 */
+	struct hash_table table; /* of tensors by their names */
 	struct array sharding;	/* text of DCP_SHARDING_INFO */
 	uint64_t sharding_source; /* byte offset of that in the file */
 	bool is_sharded;	/* it was there */
-	uint64_t seed;		/* of the hash table */
 };
 
 /*

@@ -82,46 +82,44 @@ static int check_tiling(struct safetensors *s, struct fault *fault)
 	return 0;
 }
 
-/* The slot of @name: its own, or the free one where it belongs. */
-static uint32_t *find_slot(const struct safetensors *s, const char *name,
-			   size_t size)
+static uint64_t hash_name(const void *owner, uint32_t index)
 {
-	uint32_t *slots = (uint32_t *)(void *)s->slots.data;
-	uint64_t mask = s->slots.size / sizeof(*slots) - 1;
-	uint64_t i = hash_64(name, size, s->seed) & mask;
+	const struct safetensors *s = owner;
+	const struct safetensors_tensor *tensor = safetensors_tensor(s, index);
 
-	for (; slots[i]; i = (i + 1) & mask) {
-		const struct safetensors_tensor *tensor =
-			safetensors_tensor(s, slots[i] - 1);
+	return hash_64(safetensors_name(s, tensor), tensor->name_size,
+		       s->table.seed);
+}
 
-		if (tensor->name_size == size &&
-		    memcmp(safetensors_name(s, tensor), name, size) == 0)
-			break;
-	}
-	return &slots[i];
+static bool equal_name(const void *owner, uint32_t index, const void *key)
+{
+	const struct safetensors_tensor *tensor =
+		safetensors_tensor(owner, index);
+	const struct hash_table_text *wanted = key;
+
+	return tensor->name_size == wanted->size &&
+	       memcmp(safetensors_name(owner, tensor), wanted->data,
+		      wanted->size) == 0;
 }
 
 static int index_names(struct safetensors *s, struct fault *fault)
 {
-	uint64_t slot_count = 2, i;
+	static const struct hash_table_keys keys = { hash_name, equal_name };
+	uint32_t i;
+	int error;
 
-	while (slot_count < 2 * s->tensor_count)
-		slot_count *= 2;
-	if (!array_add(&s->slots, slot_count * sizeof(uint32_t)))
-		return fault_set(fault, -ENOMEM, 0, "out of memory");
-	memset(s->slots.data, 0, s->slots.size);
-	s->seed = hash_seed();
-	for (i = 0; i < s->tensor_count; i++) {
+	hash_table_init(&s->table, &keys);
+	error = hash_table_reserve(&s->table, s, s->tensor_count);
+	for (i = 0; i < s->tensor_count && !error; i++) {
 		const struct safetensors_tensor *tensor = tensor_at(s, i);
-		uint32_t *slot = find_slot(s, safetensors_name(s, tensor),
-					   tensor->name_size);
 
-		if (*slot)
+		if (safetensors_find(s, safetensors_name(s, tensor),
+				     tensor->name_size) >= 0)
 			return refuse_tensor(s, tensor, fault,
 					     "two tensors of one name");
-		*slot = (uint32_t)(i + 1);
+		error = hash_table_insert(&s->table, s, i);
 	}
-	return 0;
+	return error ? fault_set(fault, error, 0, "out of memory") : 0;
 }
 
 /* ---- the file ------------------------------------------------------------ */
@@ -219,7 +217,7 @@ void safetensors_finish(struct safetensors *safetensors)
 	array_finish(&safetensors->tensors);
 	array_finish(&safetensors->dims);
 	array_finish(&safetensors->names);
-	array_finish(&safetensors->slots);
+	hash_table_finish(&safetensors->table);
 	array_finish(&safetensors->sharding);
 }
 
@@ -248,7 +246,11 @@ const uint64_t *safetensors_dims(const struct safetensors *safetensors,
 int64_t safetensors_find(const struct safetensors *safetensors,
 			 const char *name, size_t size)
 {
-	return (int64_t)*find_slot(safetensors, name, size) - 1;
+	const struct hash_table_text key = { name, size };
+	const struct hash_table *table = &safetensors->table;
+
+	return hash_table_find(table, safetensors,
+			       hash_64(name, size, table->seed), &key);
 }
 
 bool safetensors_pack(enum dtype dtype, unsigned ndim, const uint64_t *written,
