@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/cli/tool.h"
 
-#include "fs/cli/internal.h"
 #include "shard/base/name.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -113,27 +113,11 @@ int tool_print_box(const struct box *box, const struct box *shape,
 bool tool_matches(const struct catalog *catalog,
 		  const struct catalog_entry *entry, const char *glob)
 {
-	return !glob || glob_match(glob, catalog_text(catalog, entry->name),
-				   entry->name_size);
-}
+	char name[LIMIT_NAME_SIZE + 1];
 
-void tool_explain_read(const struct tool *tool, const struct catalog *catalog,
-		       const struct catalog_entry *entry,
-		       const struct reply *reply, int error)
-{
-	const struct fault *fault = &reply->fault;
-	struct array name = { .data = NULL };
-
-	if (tool_print_name(catalog, entry, &name))
-		tool_fail(tool, "%s", strerror(ENOMEM));
-	else if (fault->error)
-		tool_fail(tool, "%s: %s: byte %" PRIu64 ": %s%s%s", name.data,
-			  reply->fault_file, fault->offset, fault->reason,
-			  *fault->detail ? ": " : "", fault->detail);
-	else if (error == -ESTALE)
-		tool_fail(tool, "%s: the checkpoint changed meanwhile",
-			  name.data);
-	else
-		tool_fail(tool, "%s: %s", name.data, strerror(-error));
-	array_finish(&name);
+	if (!glob)
+		return true;
+	memcpy(name, catalog_text(catalog, entry->name), entry->name_size);
+	name[entry->name_size] = '\0';
+	return fnmatch(glob, name, 0) == 0;
 }

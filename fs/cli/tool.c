@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -187,6 +188,8 @@ bool tool_run(int argc, char **argv, int *ret_status)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 	tool_raise_file_limit();
+	/* For tool_matches: names are UTF-8 wherever we run. */
+	setlocale(LC_CTYPE, "C.UTF-8");
 	help = take_common(tool, &argc, argv, &bad);
 	/* What getopt's messages start with. */
 	snprintf(name, sizeof(name), "ckptfs %s", tool->name);

@@ -69,16 +69,9 @@ int tool_open_report(const struct tool *tool, const char *path,
  * is bad, and what could not be read says nothing. */
 enum tool_status tool_open_status(int error);
 
-/* Say on standard error why reading @entry into @reply gave @error. */
-void tool_explain_read(const struct tool *tool, const struct catalog *catalog,
-		       const struct catalog_entry *entry,
-		       const struct reply *reply, int error);
-
-/*
- * Does the name of @entry match @glob (as fnmatch; a star matches dots and
- * slashes, too)? NULL matches all. Linear in the name for a given @glob, for
- * names are hostile.
- */
+/* Does the name of @entry match @glob, as fnmatch without flags: a star matches
+ * dots and slashes, too? NULL matches all. What stands behind a NUL is not
+ * looked at. */
 bool tool_matches(const struct catalog *catalog,
 		  const struct catalog_entry *entry, const char *glob);
 

@@ -192,7 +192,8 @@ def test_random_patterns(names, rng):
     made = sorted({"".join(rng.choice("ab.[]") for _ in range(rng.randrange(7)))
                    for _ in range(300)})
     for _ in range(40):
-        pattern = "".join(rng.choice("ab.[]!-**??")
+        # Without dots: [. begins a collating symbol, where Python has a dot.
+        pattern = "".join(rng.choice("ab[]!-**??")
                           for _ in range(rng.randint(1, 8)))
         want = {n for n in made if fnmatch.fnmatchcase(n, pattern)}
         assert names(pattern, made) == want, pattern
