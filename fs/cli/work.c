@@ -58,7 +58,7 @@ struct work {
 	atomic_int error;		/* the first */
 };
 
-unsigned tool_thread_count(void)
+static unsigned count_threads(void)
 {
 	cpu_set_t set;
 	long count;
@@ -96,7 +96,7 @@ int tool_work(const struct tool_job *job)
 {
 	struct work work = { .job = job };
 	pthread_t threads[TOOL_THREADS_MAX];
-	unsigned count = tool_thread_count(), started = 0;
+	unsigned count = count_threads(), started = 0;
 
 	if (count > job->count)
 		count = (unsigned)job->count;

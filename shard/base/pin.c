@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/base/pin.h"
 
-#include "shard/base/hash.h"
-
 _Static_assert(sizeof(struct pin) == 5 * 8 + 4 * 4, "a pin travels");
 
 static const int64_t second = INT64_C(1000000000);
@@ -78,9 +76,4 @@ bool pin_same_bytes(const struct pin *before, const struct pin *now)
 {
 	return same_content(before, now) &&
 	       (before->ctime == now->ctime || !same_facts(before, now));
-}
-
-uint64_t pin_hash(const struct pin *pin)
-{
-	return hash_64(pin, sizeof(*pin), 0);
 }

@@ -36,7 +36,4 @@ bool pin_same_file(const struct pin *a, const struct pin *b);
  */
 bool pin_same_bytes(const struct pin *before, const struct pin *now);
 
-/* A number for "nothing of it has changed". */
-uint64_t pin_hash(const struct pin *pin);
-
 #endif
