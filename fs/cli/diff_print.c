@@ -17,7 +17,7 @@ static const char *const states[PAIR_STATES] = {
  * to the right. */
 enum { NAME_WIDTH_MAX = 60, STATE_WIDTH = 10 };
 
-struct printer {
+struct diff_printer {
 	const struct pairs *pairs;
 	bool json;
 	struct array line, cell;	/* owned; at hand */
@@ -28,7 +28,7 @@ struct printer {
 /* ---- figures ------------------------------------------------------------- */
 
 /* [i,j] of the first element that differs. */
-static int print_first(const struct printer *p, const struct pair *pair,
+static int print_first(const struct diff_printer *p, const struct pair *pair,
 		       struct array *out)
 {
 	const struct catalog *catalog =
@@ -50,7 +50,7 @@ static int print_first(const struct printer *p, const struct pair *pair,
 	return error ? error : tool_print(out, "]");
 }
 
-static int print_figures(const struct printer *p, const struct pair *pair,
+static int print_figures(const struct diff_printer *p, const struct pair *pair,
 			 struct array *out)
 {
 	const struct comparison *c = &pair->comparison;
@@ -70,7 +70,7 @@ static int print_figures(const struct printer *p, const struct pair *pair,
 	return error;
 }
 
-static int print_json_figures(const struct printer *p,
+static int print_json_figures(const struct diff_printer *p,
 			      const struct pair *pair, struct array *out)
 {
 	const struct comparison *c = &pair->comparison;
@@ -102,14 +102,14 @@ static enum pair_side named_side(const struct pair *pair)
 	return pair->entries[PAIR_LEFT] == PAIR_NONE ? PAIR_RIGHT : PAIR_LEFT;
 }
 
-static const struct catalog *catalog_of(const struct printer *p,
+static const struct catalog *catalog_of(const struct diff_printer *p,
 					enum pair_side side)
 {
 	return p->pairs->checkpoints[side]->catalog;
 }
 
 /* "F32 [4,4]" */
-static int print_type(const struct printer *p, const struct pair *pair,
+static int print_type(const struct diff_printer *p, const struct pair *pair,
 		      enum pair_side side, struct array *out)
 {
 	const struct catalog_entry *entry =
@@ -123,7 +123,7 @@ static int print_type(const struct printer *p, const struct pair *pair,
 	       columns_shape(catalog_of(p, side), entry, out);
 }
 
-static int print_line(struct printer *p, const struct pair *pair)
+static int print_line(struct diff_printer *p, const struct pair *pair)
 {
 	enum pair_side side = named_side(pair);
 	struct array *out = &p->line;
@@ -153,7 +153,7 @@ static int print_line(struct printer *p, const struct pair *pair)
 	return error ? error : tool_print(out, "\n");
 }
 
-static int print_json(struct printer *p, const struct pair *pair)
+static int print_json(struct diff_printer *p, const struct pair *pair)
 {
 	enum pair_side side = named_side(pair);
 	struct array *out = &p->line;
@@ -180,7 +180,7 @@ static int print_json(struct printer *p, const struct pair *pair)
 	return error ? error : tool_print(out, "}\n");
 }
 
-static int measure(struct printer *p)
+static int measure(struct diff_printer *p)
 {
 	uint64_t i;
 	int error = 0;
@@ -206,7 +206,7 @@ static int measure(struct printer *p)
 	return error;
 }
 
-static void print_summary(const struct printer *p)
+static void print_summary(const struct diff_printer *p)
 {
 	unsigned state;
 
@@ -229,7 +229,7 @@ static void print_summary(const struct printer *p)
 		printf("\n");
 }
 
-static int print_all(struct printer *p)
+static int print_all(struct diff_printer *p)
 {
 	uint64_t i;
 	int error = measure(p);
@@ -252,7 +252,7 @@ static int print_all(struct printer *p)
 
 int diff_print(const struct pairs *pairs, bool json)
 {
-	struct printer p = { .pairs = pairs, .json = json };
+	struct diff_printer p = { .pairs = pairs, .json = json };
 	int error = print_all(&p);
 
 	array_finish(&p.line);

@@ -135,7 +135,8 @@ enum tool_status export_explain_nothing(const struct export_plan *plan)
 	if (!plan->options->top)
 		return tool_fail(&tool_export, "%s: no tensor matches",
 				 plan->options->source);
-	error = summary_init(&summary, plan->checkpoint, plan->options->source, NULL);
+	error = summary_init(&summary, plan->checkpoint, plan->options->source,
+			     NULL);
 	for (i = 0; i < summary.keys.size / sizeof(struct summary_key) &&
 	     !error; i++) {
 		const struct summary_key *key =
@@ -292,7 +293,8 @@ static int print_json_part(const struct export_plan *plan, uint64_t file,
 	if (!error)
 		error = json_text_string(out, key, size);
 	if (!error)
-		error = tool_print(out, ",\"dtype\":\"%s\",\"torch_dtype\":\"%s\",\"shape\":",
+		error = tool_print(out, ",\"dtype\":\"%s\","
+				   "\"torch_dtype\":\"%s\",\"shape\":",
 				   info->name, info->torch);
 	catalog_written_shape(catalog, entry, &shape);
 	if (!error)

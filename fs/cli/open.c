@@ -43,7 +43,7 @@ void open_finish(void)
 
 /* ---- where there is no marker -------------------------------------------- */
 
-struct search {
+struct marker_search {
 	struct array found;	/* paths, printable, ", " between them */
 	unsigned count;
 	unsigned entries;	/* looked at */
@@ -68,11 +68,11 @@ static bool is_checkpoint(struct store_folder *folder)
 	return found;
 }
 
-static void search_folder(struct search *search, struct store_folder *folder,
-			  unsigned depth);
+static void search_folder(struct marker_search *search,
+			  struct store_folder *folder, unsigned depth);
 
 /* The folder @path of the one that is searched. */
-static void search_path(struct search *search, struct store *store,
+static void search_path(struct marker_search *search, struct store *store,
 			const char *path, unsigned depth)
 {
 	struct store_folder *folder;
@@ -89,7 +89,8 @@ static void search_path(struct search *search, struct store *store,
 	store_folder_put(folder);
 }
 
-static void search_entry(struct search *search, struct store_folder *folder,
+static void search_entry(struct marker_search *search,
+			 struct store_folder *folder,
 			 const struct store_entry *entry, unsigned depth)
 {
 	char path[LIMIT_PATH_SIZE];
@@ -112,8 +113,8 @@ static int compare_versions(const void *a, const void *b)
 	return strverscmp((*x)->name, (*y)->name);
 }
 
-static void search_folder(struct search *search, struct store_folder *folder,
-			  unsigned depth)
+static void search_folder(struct marker_search *search,
+			  struct store_folder *folder, unsigned depth)
 {
 	const struct store_entry **entries = NULL;
 	struct store_list *list;
@@ -139,7 +140,7 @@ static void search_folder(struct search *search, struct store_folder *folder,
 static int explain_absence(const struct tool *tool, const char *path,
 			   struct store *store)
 {
-	struct search search = { .count = 0 };
+	struct marker_search search = { .count = 0 };
 	struct store_folder *folder;
 	int error = -ENOENT;
 
@@ -259,7 +260,8 @@ static int open_named(struct store *store,
 	if (!cache)
 		cache = decoded_cache_create(cache_size);
 	options.cache = cache;
-	error = cache ? store->open_folder(store, store_path_in(NULL, ""), &folder) : -ENOMEM;
+	error = !cache ? -ENOMEM :
+		store->open_folder(store, store_path_in(NULL, ""), &folder);
 	return error ? error : checkpoint_open_folder(folder, &options,
 						      ret_checkpoint, report);
 }

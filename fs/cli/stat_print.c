@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum column {
+enum stat_column {
 	COLUMN_NAME, COLUMN_TYPE, COLUMN_SHAPE, COLUMN_MIN, COLUMN_MAX,
 	COLUMN_MEAN, COLUMN_STD, COLUMN_ZEROS, COLUMN_NAN, COLUMN_INF,
 	COLUMN_COUNT,
@@ -27,7 +27,7 @@ static const struct {
 	{ "inf", 20, true },
 };
 
-struct printer {
+struct stat_printer {
 	const struct stat_run *run;
 	size_t widths[COLUMN_COUNT];	/* characters */
 	struct array line, cell;	/* owned; at hand */
@@ -72,7 +72,8 @@ static int print_number(const struct stat_run *run, double value,
 /* What of @statistics is in @column; false when there is nothing. */
 static bool has_value(const struct stat_run *run,
 		      const struct stat_tensor *tensor,
-		      const struct statistics *statistics, enum column column)
+		      const struct statistics *statistics,
+		      enum stat_column column)
 {
 	enum dtype dtype = catalog_entry(run->catalog, tensor->entry)->dtype;
 
@@ -82,7 +83,7 @@ static bool has_value(const struct stat_run *run,
 }
 
 static int print_value(const struct stat_run *run, uint64_t index,
-		       const struct statistics *s, enum column column,
+		       const struct statistics *s, enum stat_column column,
 		       struct array *out)
 {
 	const struct stat_tensor *tensor = &run->tensors[index];
@@ -110,8 +111,8 @@ static int print_value(const struct stat_run *run, uint64_t index,
 
 /* ---- lines --------------------------------------------------------------- */
 
-static int make_cell(struct printer *p, uint64_t index,
-		     const struct statistics *s, enum column column)
+static int make_cell(struct stat_printer *p, uint64_t index,
+		     const struct statistics *s, enum stat_column column)
 {
 	const struct stat_run *run = p->run;
 	const struct catalog_entry *entry =
@@ -130,7 +131,7 @@ static int make_cell(struct printer *p, uint64_t index,
 	}
 }
 
-static void widen(struct printer *p, enum column column)
+static void widen(struct stat_printer *p, enum stat_column column)
 {
 	size_t width = columns_width(&p->cell);
 
@@ -140,7 +141,7 @@ static void widen(struct printer *p, enum column column)
 		p->widths[column] = width;
 }
 
-static int put_cell(struct printer *p, enum column column)
+static int put_cell(struct stat_printer *p, enum stat_column column)
 {
 	bool last = column + 1 == COLUMN_COUNT;
 	int error = columns_cell(&p->cell, p->widths[column],
@@ -149,15 +150,15 @@ static int put_cell(struct printer *p, enum column column)
 	return error ? error : tool_print(&p->line, last ? "\n" : "  ");
 }
 
-static void put_line(struct printer *p)
+static void put_line(struct stat_printer *p)
 {
 	fwrite(p->line.data, 1, p->line.size, stdout);
 	p->line.size = 0;
 }
 
-static int print_head(struct printer *p)
+static int print_head(struct stat_printer *p)
 {
-	enum column column;
+	enum stat_column column;
 	int error = 0;
 
 	for (column = 0; column < COLUMN_COUNT && !error; column++) {
@@ -172,10 +173,10 @@ static int print_head(struct printer *p)
 	return error;
 }
 
-static int print_table(struct printer *p)
+static int print_table(struct stat_printer *p)
 {
 	const struct stat_run *run = p->run;
-	enum column column;
+	enum stat_column column;
 	uint64_t i;
 	int error = 0;
 
@@ -203,12 +204,12 @@ static int print_table(struct printer *p)
 	return error;
 }
 
-static int print_object(struct printer *p, uint64_t index)
+static int print_object(struct stat_printer *p, uint64_t index)
 {
 	const struct stat_run *run = p->run;
 	const struct stat_tensor *tensor = &run->tensors[index];
 	struct statistics s = total(run, index);
-	enum column column;
+	enum stat_column column;
 	int error = tool_print(&p->line, "{");
 
 	if (!error)
@@ -233,7 +234,7 @@ static int print_object(struct printer *p, uint64_t index)
 	return error;
 }
 
-static int print_json(struct printer *p)
+static int print_json(struct stat_printer *p)
 {
 	const struct stat_run *run = p->run;
 	uint64_t i;
@@ -251,7 +252,7 @@ static int print_json(struct printer *p)
 
 int stat_print(const struct stat_run *run)
 {
-	struct printer p = { .run = run };
+	struct stat_printer p = { .run = run };
 	int error = run->json ? print_json(&p) : print_table(&p);
 
 	array_finish(&p.line);

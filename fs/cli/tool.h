@@ -108,7 +108,8 @@ struct tool_job {
 	uint64_t count;		/* of units */
 };
 
-/* On a thread for each core that we may use. 0, the first -errno of a unit, or -EINTR after SIGINT or SIGTERM. */
+/* On a thread for each core that we may use. 0, the first -errno of a unit, or
+ * -EINTR after SIGINT or SIGTERM. */
 int tool_work(const struct tool_job *job);
 
 /*

@@ -19,7 +19,7 @@
 enum { TEXT_MAX = 1024 * 1024, AGAIN_MS = 50,
        NOTICE_TRIES = 3000 / AGAIN_MS };	/* until it is said */
 
-struct waiting {
+struct mount_waiter {
 	const char *point;
 	pthread_mutex_t lock;
 	pthread_cond_t news;
@@ -65,7 +65,7 @@ static char *read_metrics(const char *point)
 static void *ask(void *context)
 {
 	const struct timespec pause = { 0, AGAIN_MS * 1000000 };
-	struct waiting *w = context;
+	struct mount_waiter *w = context;
 	unsigned tries;
 
 	for (tries = 1;; tries++) {
@@ -113,7 +113,7 @@ static int count_missing(const char *text, bool say)
 	return found ? missing : -1;
 }
 
-static int wait_for_ranks(struct waiting *w, const struct timespec *until)
+static int wait_for_ranks(struct mount_waiter *w, const struct timespec *until)
 {
 	int missing = -1, result = 0;
 
@@ -140,7 +140,7 @@ static int wait_for_ranks(struct waiting *w, const struct timespec *until)
 /* @seconds < 0: without an end. */
 static int run(const char *point, double seconds)
 {
-	struct waiting w = { .point = point };
+	struct mount_waiter w = { .point = point };
 	pthread_condattr_t monotonic;
 	struct timespec until;
 	pthread_t thread;

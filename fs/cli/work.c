@@ -51,7 +51,7 @@ void work_end_by_signal(void)
 
 /* ---- threads ------------------------------------------------------------- */
 
-struct work {
+struct job_threads {
 	const struct tool_job *job;
 	atomic_uint threads;		/* that have a number */
 	_Atomic uint64_t next;		/* unit to start */
@@ -75,7 +75,7 @@ static unsigned count_threads(void)
 
 static void *run(void *context)
 {
-	struct work *work = context;
+	struct job_threads *work = context;
 	unsigned thread = atomic_fetch_add(&work->threads, 1);
 	uint64_t index;
 	int error = 0, none = 0;
@@ -94,7 +94,7 @@ static void *run(void *context)
 
 int tool_work(const struct tool_job *job)
 {
-	struct work work = { .job = job };
+	struct job_threads work = { .job = job };
 	pthread_t threads[TOOL_THREADS_MAX];
 	unsigned count = count_threads(), started = 0;
 

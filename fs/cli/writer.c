@@ -39,7 +39,7 @@ struct written_file {
 	int fd;			/* owned; -1: not open */
 };
 
-struct writing {
+struct writer_run {
 	const struct writer *writer;
 	struct written_file *files; /* owned */
 	uint64_t units;
@@ -48,7 +48,7 @@ struct writing {
 };
 
 /* What says more about the damage is kept: others may fail because of it. */
-static int fail(struct writing *w, int error, uint64_t file,
+static int fail(struct writer_run *w, int error, uint64_t file,
 		const struct reply *reply)
 {
 	struct writer_failure *failure = w->failure;
@@ -70,7 +70,7 @@ static int fail(struct writing *w, int error, uint64_t file,
 
 /* ---- files that are open ------------------------------------------------- */
 
-static int open_file(struct writing *w, uint64_t index,
+static int open_file(struct writer_run *w, uint64_t index,
 		     struct written_file *file)
 {
 	const struct writer *writer = w->writer;
@@ -99,7 +99,7 @@ static int close_file(struct written_file *file, bool sync)
 	return error;
 }
 
-static int get_file(struct writing *w, uint64_t index)
+static int get_file(struct writer_run *w, uint64_t index)
 {
 	struct written_file *file = &w->files[index];
 	int error = 0;
@@ -111,7 +111,7 @@ static int get_file(struct writing *w, uint64_t index)
 	return error;
 }
 
-static int put_file(struct writing *w, uint64_t index)
+static int put_file(struct writer_run *w, uint64_t index)
 {
 	struct written_file *file = &w->files[index];
 	bool last;
@@ -141,7 +141,7 @@ static int write_reply(int fd, const struct reply *reply, uint64_t offset)
 	return 0;
 }
 
-static int write_part(struct writing *w, struct reply *reply, uint64_t index,
+static int write_part(struct writer_run *w, struct reply *reply, uint64_t index,
 		      uint64_t offset, uint64_t size)
 {
 	const struct written_file *file = &w->files[index];
@@ -161,7 +161,7 @@ static int write_part(struct writing *w, struct reply *reply, uint64_t index,
 	return 0;
 }
 
-static uint64_t find_file(const struct writing *w, uint64_t unit)
+static uint64_t find_file(const struct writer_run *w, uint64_t unit)
 {
 	uint64_t low = 0, high = w->writer->count;
 
@@ -178,7 +178,7 @@ static uint64_t find_file(const struct writing *w, uint64_t unit)
 
 static int write_unit(void *context, unsigned thread, uint64_t unit)
 {
-	struct writing *w = context;
+	struct writer_run *w = context;
 	uint64_t index = find_file(w, unit);
 	const struct written_file *file = &w->files[index];
 	uint64_t offset = (unit - file->first) * LIMIT_READ_SIZE;
@@ -203,7 +203,7 @@ static int write_unit(void *context, unsigned thread, uint64_t unit)
 
 /* ---- all of it ----------------------------------------------------------- */
 
-static int make_file(struct writing *w, uint64_t index)
+static int make_file(struct writer_run *w, uint64_t index)
 {
 	const struct writer *writer = w->writer;
 	struct written_file *file = &w->files[index];
@@ -224,7 +224,7 @@ static int make_file(struct writing *w, uint64_t index)
 	return output_make(writer->output, name, file->size);
 }
 
-static int make_files(struct writing *w, uint64_t *ret_size)
+static int make_files(struct writer_run *w, uint64_t *ret_size)
 {
 	uint64_t i;
 	int error = 0;
@@ -239,7 +239,7 @@ static int make_files(struct writing *w, uint64_t *ret_size)
 	return error;
 }
 
-static int write_files(struct writing *w, uint64_t size)
+static int write_files(struct writer_run *w, uint64_t size)
 {
 	struct tool_job job = {
 		.work = write_unit, .context = w, .count = w->units,
@@ -259,7 +259,7 @@ static int write_files(struct writing *w, uint64_t size)
 int writer_run(const struct writer *writer, uint64_t *ret_size,
 	       struct writer_failure *ret_failure)
 {
-	struct writing w = {
+	struct writer_run w = {
 		.writer = writer, .failure = ret_failure,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};

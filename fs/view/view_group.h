@@ -43,8 +43,8 @@ bool view_group_find(const struct catalog *catalog, const char *name,
 bool view_group_root(const struct catalog *catalog, const char *key,
 		     struct view_group *ret_group);
 
-/* The file, without what cannot be read: as virtual_file_safetensors. If it is to be
- * @whole, -EIO when something cannot, or is not there at all. */
+/* The file, without what cannot be read: as virtual_file_safetensors. If it is
+ * to be @whole, -EIO when something cannot, or is not there at all. */
 int view_group_file(const struct checkpoint *checkpoint,
 		    const struct view_group *group, bool whole,
 		    struct virtual_file **ret_content);

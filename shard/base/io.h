@@ -66,7 +66,8 @@ int io_read_up_to(const struct io_file *file, void *buffer, size_t size,
 
 /* Full or an error: -EIO when the file ends before. */
 int io_read(int fd, void *buffer, size_t size, uint64_t offset);
-/* Likewise, into each of @count <= IO_VECTORS_MAX in turn, which are used up. */
+/* Likewise, into each of @count <= IO_VECTORS_MAX in turn, which are used
+ * up. */
 enum { IO_VECTORS_MAX = 256 };
 int io_read_vectors(const struct io_file *file, struct iovec *vectors,
 		    unsigned count, uint64_t offset);

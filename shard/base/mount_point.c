@@ -36,7 +36,7 @@ static void unescape(char *text)
 }
 
 /* One line of /proc/self/mountinfo. */
-struct mounted {
+struct mount_entry {
 	unsigned number;
 	dev_t device;
 	const char *point;	/* real path, until the next line */
@@ -49,7 +49,7 @@ struct mount_table {
 	size_t size;
 };
 
-static bool next_mount(struct mount_table *table, struct mounted *ret)
+static bool next_mount(struct mount_table *table, struct mount_entry *ret)
 {
 	while (table->file &&
 	       getline(&table->line, &table->size, table->file) > 0) {
@@ -88,7 +88,7 @@ enum mount_place mount_point_find(const char *path, dev_t device)
 {
 	enum mount_place place = MOUNT_NONE;
 	struct mount_table table;
-	struct mounted mounted;
+	struct mount_entry mounted;
 
 	open_table(&table);
 	while (next_mount(&table, &mounted)) {
@@ -108,7 +108,7 @@ enum mount_place mount_point_find(const char *path, dev_t device)
 
 /* What is on top of a path, and stays the same whatever is mounted there
  * meanwhile. */
-struct top {
+struct mount_top {
 	int fd;			/* O_PATH: nobody is asked */
 	dev_t device;
 	bool ours;
@@ -131,10 +131,10 @@ static unsigned mount_number(int fd)
 	return number;
 }
 
-static bool find_mount(struct top *top, unsigned number)
+static bool find_mount(struct mount_top *top, unsigned number)
 {
 	struct mount_table table;
-	struct mounted mounted = { .device = 0 };
+	struct mount_entry mounted = { .device = 0 };
 	bool found = false;
 
 	open_table(&table);
@@ -146,7 +146,7 @@ static bool find_mount(struct top *top, unsigned number)
 	return found;
 }
 
-static bool open_top(const char *path, struct top *ret_top)
+static bool open_top(const char *path, struct mount_top *ret_top)
 {
 	ret_top->fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
 	if (ret_top->fd < 0)
@@ -159,7 +159,7 @@ static bool open_top(const char *path, struct top *ret_top)
 
 dev_t mount_point_device(const char *path)
 {
-	struct top top;
+	struct mount_top top;
 
 	if (!open_top(path, &top))
 		return 0;
@@ -181,7 +181,8 @@ static void unmount_by_path(const char *path)
 }
 
 /* By the descriptor: no other than this. */
-static void unmount_top(const struct top *top, const char *path, bool may_fork)
+static void unmount_top(const struct mount_top *top, const char *path,
+			bool may_fork)
 {
 	char link[64];
 
@@ -192,7 +193,7 @@ static void unmount_top(const struct top *top, const char *path, bool may_fork)
 
 void mount_point_detach(const char *path, dev_t device, bool may_fork)
 {
-	struct top top;
+	struct mount_top top;
 
 	if (!open_top(path, &top))
 		return;
@@ -204,15 +205,15 @@ void mount_point_detach(const char *path, dev_t device, bool may_fork)
 /* ---- dead ones ----------------------------------------------------------- */
 
 /* Asking a mount may take forever: a thread does that. */
-struct question {
+struct mount_question {
 	pthread_mutex_t lock;
 	pthread_cond_t change;
-	unsigned references;		/* guarded by lock, as is what follows */
+	unsigned references;		/* guarded by lock, as is the rest */
 	bool answered, dead;
 	int fd;				/* owned; const */
 };
 
-static void put_question(struct question *question)
+static void put_question(struct mount_question *question)
 {
 	unsigned references;
 
@@ -229,7 +230,7 @@ static void put_question(struct question *question)
 
 static void *ask(void *context)
 {
-	struct question *question = context;
+	struct mount_question *question = context;
 	struct statfs status;
 	/* The kernel would answer a stat from its cache. */
 	bool dead = fstatfs(question->fd, &status) < 0 && errno == ENOTCONN;
@@ -243,7 +244,7 @@ static void *ask(void *context)
 	return NULL;
 }
 
-static bool wait_for_answer(struct question *question)
+static bool wait_for_answer(struct mount_question *question)
 {
 	struct timespec until;
 	bool dead;
@@ -260,9 +261,9 @@ static bool wait_for_answer(struct question *question)
 	return dead;
 }
 
-static bool is_dead(const struct top *top)
+static bool is_dead(const struct mount_top *top)
 {
-	struct question *question = calloc(1, sizeof(*question));
+	struct mount_question *question = calloc(1, sizeof(*question));
 	pthread_t thread;
 	bool dead = false;
 
@@ -285,7 +286,7 @@ static bool is_dead(const struct top *top)
 
 bool mount_point_clear(const char *path, bool may_fork)
 {
-	struct top top;
+	struct mount_top top;
 	dev_t before = 0;
 	bool any = false, dead = true;
 

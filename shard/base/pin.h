@@ -30,9 +30,9 @@ bool pin_same_file(const struct pin *a, const struct pin *b);
 
 /*
  * Are the bytes those that they were at @before? Its ctime may be later if what
- * else counts for that has changed: the number of links, the mode, the owner. It
- * is all that tells of a file that was rewritten, and whose mtime was set back,
- * so that a later ctime alone means other bytes.
+ * else counts for that has changed: the number of links, the mode, the owner.
+ * It is all that tells of a file that was rewritten, and whose mtime was set
+ * back, so that a later ctime alone means other bytes.
  */
 bool pin_same_bytes(const struct pin *before, const struct pin *now);
 

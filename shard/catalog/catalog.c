@@ -11,22 +11,22 @@
 #include <string.h>
 
 /* In front of a catalog, which is what is handed out. */
-struct counted {
+struct counted_catalog {
 	_Atomic uint64_t references;
 	uint64_t reserved;	/* a catalog is aligned as malloc aligns */
 	struct catalog catalog;
 };
 
-static struct counted *counted_of(struct catalog *catalog)
+static struct counted_catalog *counted_of(struct catalog *catalog)
 {
-	return (struct counted *)(void *)((char *)catalog -
-					  offsetof(struct counted, catalog));
+	return (struct counted_catalog *)(void *)
+	       ((char *)catalog - offsetof(struct counted_catalog, catalog));
 }
 
 struct catalog *catalog_create(uint64_t size)
 {
-	const size_t front = offsetof(struct counted, catalog);
-	struct counted *counted = NULL;
+	const size_t front = offsetof(struct counted_catalog, catalog);
+	struct counted_catalog *counted = NULL;
 
 	if (size <= SIZE_MAX - front)
 		counted = calloc(1, size + front);
@@ -44,7 +44,7 @@ struct catalog *catalog_get(struct catalog *catalog)
 
 void catalog_put(struct catalog *catalog)
 {
-	struct counted *counted;
+	struct counted_catalog *counted;
 
 	if (!catalog)
 		return;

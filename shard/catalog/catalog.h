@@ -2,8 +2,8 @@
 /*
  * A checkpoint's metadata in memory: one flat blob of offsets, without
  * pointers, built once by catalog_builder and then only read, by any number
- * of threads, and reference counted. Flat, so that a rank can send it to another
- * as it is.
+ * of threads, and reference counted. Flat, so that a rank can send it to
+ * another as it is.
  *
  * An entry is a tensor or an object. Objects (what torch.save made of
  * anything but a tensor) are entries of bytes with one shard, the stored

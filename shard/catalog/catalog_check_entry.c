@@ -14,7 +14,7 @@ enum { TENSOR_FLAGS = CATALOG_HOLES | CATALOG_OVERLAP | CATALOG_PACKED };
 
 /* An entry of which the texts, the place of its numbers and the shape are
  * good, while its shards are looked at. */
-struct subject {
+struct checked_entry {
 	const struct catalog_entry *entry;
 	struct box shape;
 	uint64_t volume;		/* of it */
@@ -155,7 +155,7 @@ static bool is_packed(enum dtype dtype, const struct box *shape,
 }
 
 static int check_shape(const struct catalog_checker *checker,
-		       struct subject *s)
+		       struct checked_entry *s)
 {
 	const struct catalog_entry *entry = s->entry;
 	struct box written;
@@ -180,8 +180,9 @@ static int check_shape(const struct catalog_checker *checker,
 /* ---- shards -------------------------------------------------------------- */
 
 /* The box of shard @index: inside, and no further than its `reach`. */
-static int check_box(const struct catalog_checker *checker, struct subject *s,
-		     uint64_t index, struct box *ret_box)
+static int check_box(const struct catalog_checker *checker,
+		     struct checked_entry *s, uint64_t index,
+		     struct box *ret_box)
 {
 	const struct catalog_shard *shard =
 		catalog_shard(checker->catalog, s->entry, index);
@@ -205,7 +206,7 @@ static int check_box(const struct catalog_checker *checker, struct subject *s,
 }
 
 static int check_item(const struct catalog_checker *checker,
-		      const struct subject *s,
+		      const struct checked_entry *s,
 		      const struct catalog_shard *shard, uint64_t volume)
 {
 	uint32_t kind = shard->flags & ((1u << CATALOG_TRANSFORM_SHIFT) - 1);
@@ -234,7 +235,7 @@ static int check_item(const struct catalog_checker *checker,
 
 /* Shards that do not overlap are sorted, and have no more than there is. */
 static int check_shard(const struct catalog_checker *checker,
-		       struct subject *s, uint64_t index)
+		       struct checked_entry *s, uint64_t index)
 {
 	const struct catalog_shard *shard =
 		catalog_shard(checker->catalog, s->entry, index);
@@ -260,8 +261,8 @@ static int check_shard(const struct catalog_checker *checker,
 	return 0;
 }
 
-static int check_hole(const struct catalog_checker *checker, struct subject *s,
-		      uint64_t index)
+static int check_hole(const struct catalog_checker *checker,
+		      struct checked_entry *s, uint64_t index)
 {
 	const struct catalog_shard *shard =
 		catalog_shard(checker->catalog, s->entry, index);
@@ -274,7 +275,7 @@ static int check_hole(const struct catalog_checker *checker, struct subject *s,
 }
 
 static int check_shards(const struct catalog_checker *checker,
-			struct subject *s)
+			struct checked_entry *s)
 {
 	const struct catalog_entry *entry = s->entry;
 	uint64_t i;
@@ -298,7 +299,9 @@ static int check_shards(const struct catalog_checker *checker,
 static int check_entry(struct catalog_checker *checker, uint64_t index)
 {
 	const struct catalog *catalog = checker->catalog;
-	struct subject subject = { .entry = catalog_entry(catalog, index) };
+	struct checked_entry subject = {
+		.entry = catalog_entry(catalog, index),
+	};
 	int error = check_kind(checker, subject.entry,
 			       index >= catalog->tensor_count);
 

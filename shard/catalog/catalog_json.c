@@ -58,7 +58,8 @@ static struct json_object *make_shard(const struct owned_catalog *owned,
 	struct json_object *object = json_object_new_object();
 
 	add(object, "box", make_box(box, failed), failed);
-	add(object, "rank", json_object_new_uint64(owned->owners[shard->file]), failed);
+	add(object, "rank",
+	    json_object_new_uint64(owned->owners[shard->file]), failed);
 	add(object, "file",
 	    json_text_name(catalog_text(catalog, file->path), file->path_size),
 	    failed);

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct pending {
+struct pending_shard {
 	struct catalog_item item;
 	uint64_t numbers;	/* index of its box in `numbers`: offsets,
 				 * sizes; also its place in the list */
@@ -39,7 +39,7 @@ void shard_list_clear(struct shard_list *list, unsigned ndim)
 int shard_list_add(struct shard_list *list, const struct box *box,
 		   const struct catalog_item *item)
 {
-	struct pending pending = {
+	struct pending_shard pending = {
 		.item = *item,
 		.numbers = list->numbers.size / sizeof(uint64_t),
 	};
@@ -57,7 +57,7 @@ int shard_list_add(struct shard_list *list, const struct box *box,
 }
 
 static const uint64_t *numbers_of(const struct shard_list *list,
-				  const struct pending *pending)
+				  const struct pending_shard *pending)
 {
 	return (const uint64_t *)(void *)list->numbers.data +
 	       pending->numbers;
@@ -65,14 +65,15 @@ static const uint64_t *numbers_of(const struct shard_list *list,
 
 static int compare_order(const void *a, const void *b)
 {
-	const struct pending *x = a, *y = b;
+	const struct pending_shard *x = a, *y = b;
 
 	return x->numbers < y->numbers ? -1 : x->numbers > y->numbers;
 }
 
 /* Offsets first, then sizes. */
 static int compare_boxes(const struct shard_list *list,
-			 const struct pending *a, const struct pending *b)
+			 const struct pending_shard *a,
+			 const struct pending_shard *b)
 {
 	const uint64_t *x = numbers_of(list, a);
 	const uint64_t *y = numbers_of(list, b);
@@ -92,7 +93,8 @@ static int compare_pending(const void *a, const void *b, void *context)
 }
 
 static bool same_shard(const struct shard_list *list,
-		       const struct pending *a, const struct pending *b)
+		       const struct pending_shard *a,
+		       const struct pending_shard *b)
 {
 	return compare_boxes(list, a, b) == 0 &&
 	       a->item.file == b->item.file &&
@@ -103,7 +105,7 @@ static bool same_shard(const struct shard_list *list,
 /* Sort, and drop what was listed twice. */
 static void sort_pending(struct shard_list *list)
 {
-	struct pending *pending = (void *)list->pending.data;
+	struct pending_shard *pending = (void *)list->pending.data;
 	uint64_t count = list->count, i, kept = 0;
 
 	if (count > 1)
@@ -117,7 +119,7 @@ static void sort_pending(struct shard_list *list)
 }
 
 static bool is_empty(const struct shard_list *list,
-		     const struct pending *pending)
+		     const struct pending_shard *pending)
 {
 	const uint64_t *sizes = numbers_of(list, pending) +
 				list->ndim;
@@ -132,7 +134,7 @@ static bool is_empty(const struct shard_list *list,
 const uint64_t *shard_list_numbers(const struct shard_list *list,
 				   uint64_t index)
 {
-	const struct pending *pending = (const void *)list->pending.data;
+	const struct pending_shard *pending = (const void *)list->pending.data;
 
 	return numbers_of(list, &pending[index]);
 }
@@ -140,7 +142,7 @@ const uint64_t *shard_list_numbers(const struct shard_list *list,
 const struct catalog_item *shard_list_item(const struct shard_list *list,
 					   uint64_t index)
 {
-	const struct pending *pending = (const void *)list->pending.data;
+	const struct pending_shard *pending = (const void *)list->pending.data;
 
 	return &pending[index].item;
 }
@@ -148,7 +150,7 @@ const struct catalog_item *shard_list_item(const struct shard_list *list,
 int shard_list_check(struct shard_list *list, const struct box *whole,
 		     struct tiling_result *ret_result)
 {
-	const struct pending *pending = (const void *)list->pending.data;
+	const struct pending_shard *pending = (const void *)list->pending.data;
 	struct tile tile = { .whole = whole };
 	uint64_t i;
 	int error;

@@ -13,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct start {
+struct tile_start {
 	uint64_t offset, index;
 };
 
 static int compare_starts(const void *a, const void *b)
 {
-	const struct start *x = a, *y = b;
+	const struct tile_start *x = a, *y = b;
 
 	if (x->offset != y->offset)
 		return x->offset < y->offset ? -1 : 1;
@@ -60,17 +60,17 @@ static bool overlaps(const struct tile *tile, uint64_t a, uint64_t b)
 }
 
 static void sort_starts(const struct tile *tile, unsigned axis,
-			struct start *starts)
+			struct tile_start *starts)
 {
 	uint64_t i;
 
 	for (i = 0; i < tile->count; i++)
-		starts[i] = (struct start){ offsets(tile, i)[axis], i };
+		starts[i] = (struct tile_start){ offsets(tile, i)[axis], i };
 	qsort(starts, tile->count, sizeof(*starts), compare_starts);
 }
 
 /* Leaves @starts sorted along the axis it returns. */
-static unsigned choose_axis(const struct tile *tile, struct start *starts)
+static unsigned choose_axis(const struct tile *tile, struct tile_start *starts)
 {
 	uint64_t best_count = 0;
 	unsigned axis, best = 0;
@@ -91,7 +91,7 @@ static unsigned choose_axis(const struct tile *tile, struct start *starts)
 }
 
 static int sweep(const struct tile *tile, unsigned axis,
-		 const struct start *starts, uint64_t *open,
+		 const struct tile_start *starts, uint64_t *open,
 		 struct tiling_result *result)
 {
 	uint64_t open_count = 0, steps = 0, i, j, kept;
@@ -121,7 +121,7 @@ static int sweep(const struct tile *tile, unsigned axis,
 
 static int find_overlap(const struct tile *tile, struct tiling_result *result)
 {
-	struct start *starts;
+	struct tile_start *starts;
 	uint64_t *open;
 	int error = -ENOMEM;
 

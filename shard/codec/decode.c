@@ -28,7 +28,7 @@ struct decoder {
 	uint64_t offset;		/* in the input, of the block at hand */
 };
 
-struct stage {
+struct decode_stage {
 	struct decode_output base;	/* first: passed as this */
 	struct decode_output *next;	/* borrowed */
 	struct decoder *decoder;	/* borrowed */
@@ -83,7 +83,7 @@ int decode_check(const char *chain, size_t size, struct fault *fault)
 
 /* ---- stream.zstd --------------------------------------------------------- */
 
-static int refuse(struct stage *s, int error, const char *reason,
+static int refuse(struct decode_stage *s, int error, const char *reason,
 		  const char *detail)
 {
 	return fault_set_detail(s->decoder->fault, error, s->outermost ?
@@ -91,7 +91,7 @@ static int refuse(struct stage *s, int error, const char *reason,
 				detail, strlen(detail));
 }
 
-static int refuse_code(struct stage *s, size_t code)
+static int refuse_code(struct decode_stage *s, size_t code)
 {
 	const char *name = ZSTD_getErrorName(code);
 
@@ -110,7 +110,7 @@ static int refuse_code(struct stage *s, size_t code)
 }
 
 /* Bytes of a frame, up to its end; moves *@data. */
-static int feed(struct stage *s, const unsigned char **data,
+static int feed(struct decode_stage *s, const unsigned char **data,
 		const unsigned char *end)
 {
 	ZSTD_inBuffer in = { *data, (size_t)(end - *data), 0 };
@@ -142,7 +142,7 @@ static int feed(struct stage *s, const unsigned char **data,
  * there was a standard, whose decoders nobody should meet in a file that he
  * does not trust.
  */
-static int begin(struct stage *s, const unsigned char **data,
+static int begin(struct decode_stage *s, const unsigned char **data,
 		 const unsigned char *end)
 {
 	const unsigned char *head = s->head;
@@ -163,7 +163,7 @@ static int begin(struct stage *s, const unsigned char **data,
 static int write_stage(struct decode_output *output, const void *data,
 		       size_t size)
 {
-	struct stage *s = (struct stage *)output;
+	struct decode_stage *s = (struct decode_stage *)output;
 	const unsigned char *p = data, *end = p + size;
 	int error = 0;
 
@@ -174,14 +174,14 @@ static int write_stage(struct decode_output *output, const void *data,
 
 /* ---- the chain ----------------------------------------------------------- */
 
-static struct stage *create_stage(struct decoder *decoder,
+static struct decode_stage *create_stage(struct decoder *decoder,
 				  struct decode_output *next)
 {
-	struct stage *s = malloc(sizeof(*s));
+	struct decode_stage *s = malloc(sizeof(*s));
 
 	if (!s)
 		return NULL;
-	memset(s, 0, offsetof(struct stage, buffer));
+	memset(s, 0, offsetof(struct decode_stage, buffer));
 	s->base.write = write_stage;
 	s->next = next;
 	s->decoder = decoder;
@@ -193,7 +193,7 @@ static struct stage *create_stage(struct decoder *decoder,
 	return s;
 }
 
-static void destroy_stage(struct stage *s)
+static void destroy_stage(struct decode_stage *s)
 {
 	ZSTD_freeDStream(s->stream);
 	free(s);
@@ -222,7 +222,7 @@ int decode(const struct input *input, const char *chain, size_t size,
 {
 	struct decoder decoder = { .fault = fault, .limit = limit };
 	unsigned char *buffer = malloc(BUFFER_SIZE);
-	struct stage *stages[LIMIT_TRANSFORM_DEPTH];
+	struct decode_stage *stages[LIMIT_TRANSFORM_DEPTH];
 	const char *end = chain + size, *name;
 	size_t name_size;
 	unsigned count = 0, i;

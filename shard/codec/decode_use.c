@@ -6,14 +6,16 @@
 
 #include <errno.h>
 
-struct decoding {
+struct decode_buffer {
 	struct decode_output output;	/* first: passed as this */
 	struct array bytes;		/* owned */
 };
 
 static int append(struct decode_output *output, const void *data, size_t size)
 {
-	return array_append(&((struct decoding *)output)->bytes, data, size);
+	struct decode_buffer *buffer = (struct decode_buffer *)output;
+
+	return array_append(&buffer->bytes, data, size);
 }
 
 int decode_use(const struct input *input, const struct catalog *catalog,
@@ -21,7 +23,7 @@ int decode_use(const struct input *input, const struct catalog *catalog,
 	       int (*use)(void *context, const struct input *input),
 	       void *context)
 {
-	struct decoding decoding = { .output = { append } };
+	struct decode_buffer decoding = { .output = { append } };
 	struct fault fault = { .error = 0 };
 	struct input decoded;
 	size_t size;

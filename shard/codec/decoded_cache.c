@@ -31,7 +31,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum state { MAKING, READY, FAILED };
+enum decoded_state { MAKING, READY, FAILED };
 
 /* Items: each has a descriptor. */
 enum { COUNT_MAX = 1024, BUCKET_COUNT = 1024 };
@@ -39,8 +39,8 @@ enum { COUNT_MAX = 1024, BUCKET_COUNT = 1024 };
 /* What memory is counted in. */
 enum { PAGE = 4096 };
 
-LIST_HEAD(bucket, decoded);
-TAILQ_HEAD(idle_list, decoded);
+LIST_HEAD(decoded_bucket, decoded);
+TAILQ_HEAD(decoded_list, decoded);
 
 struct decoded_cache {
 	pthread_mutex_t lock;
@@ -54,10 +54,10 @@ struct decoded_cache {
 	unsigned closing;		/* items that still count, but not for
 					 * long */
 	bool alone;			/* one of them wants to be alone */
-	struct idle_list idle;
+	struct decoded_list idle;
 	/* By owner and index. Items come and go, so that base/hash_table.h,
 	 * which takes nothing out, is not for them. */
-	struct bucket buckets[BUCKET_COUNT];
+	struct decoded_bucket buckets[BUCKET_COUNT];
 };
 
 struct decoded_cache *decoded_cache_create(uint64_t size_max)
@@ -86,7 +86,7 @@ uint64_t decoded_cache_limit(const struct decoded_cache *cache)
 
 /* ---- items --------------------------------------------------------------- */
 
-static struct bucket *find_bucket(struct decoded_cache *cache,
+static struct decoded_bucket *find_bucket(struct decoded_cache *cache,
 				  const void *owner, uint64_t index)
 {
 	uint64_t hash = ((uintptr_t)owner + index) *
@@ -199,7 +199,7 @@ void decoded_cache_put(struct decoded *item)
 
 void decoded_cache_forget(struct decoded_cache *cache, const void *owner)
 {
-	struct idle_list taken = TAILQ_HEAD_INITIALIZER(taken);
+	struct decoded_list taken = TAILQ_HEAD_INITIALIZER(taken);
 	struct decoded *item, *next;
 
 	pthread_mutex_lock(&cache->lock);

@@ -40,7 +40,7 @@ struct decoded {
 	const void *owner;		/* const, as is index */
 	uint64_t index;
 	int state;			/* guarded by the cache's lock, as are
-					 * all below; enum state */
+					 * all below; enum decoded_state */
 	int error;			/* of making it */
 	unsigned references;
 	bool crowded;			/* no room beside others */

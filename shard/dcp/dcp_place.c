@@ -34,8 +34,8 @@ struct transform_chain {
 };
 
 /* Append a descriptor, and a line end. */
-static bool add_descriptor(struct transform_chain *chain, const struct pickle *p,
-			   struct pickle_value value)
+static bool add_descriptor(struct transform_chain *chain,
+			   const struct pickle *p, struct pickle_value value)
 {
 	struct dcp_text text;
 	uint64_t i;

@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-struct reader {
+struct dcp_reader {
 	struct dcp_index index;
 	struct catalog_builder *builder;
 	struct notes *notes;
@@ -23,7 +23,7 @@ struct reader {
 					 * builder's faults are in it */
 };
 
-static int bad(struct reader *r, const struct dcp_name *named,
+static int bad(struct dcp_reader *r, const struct dcp_name *named,
 	       struct pickle_value where, const char *reason)
 {
 	return dcp_index_bad(&r->index, named->file, where, reason,
@@ -31,7 +31,7 @@ static int bad(struct reader *r, const struct dcp_name *named,
 }
 
 /* A note that begins with the name, cut when it is long. */
-static void note(struct reader *r, const struct dcp_name *named,
+static void note(struct dcp_reader *r, const struct dcp_name *named,
 		 const char *text)
 {
 	notes_add(r->notes, "%.*s: %s",
@@ -40,7 +40,7 @@ static void note(struct reader *r, const struct dcp_name *named,
 }
 
 /* Pay for a shard or tensor of @ndim axes. */
-static bool spend(struct reader *r, unsigned ndim)
+static bool spend(struct dcp_reader *r, unsigned ndim)
 {
 	uint64_t cost = 1 + ndim / 4;
 
@@ -50,7 +50,7 @@ static bool spend(struct reader *r, unsigned ndim)
 	return true;
 }
 
-static int read_chunk(struct reader *r, const struct dcp_name *named,
+static int read_chunk(struct dcp_reader *r, const struct dcp_name *named,
 		      struct pickle_value chunk, unsigned ndim)
 {
 	const struct pickle *p = &r->index.pickles[named->file];
@@ -102,7 +102,7 @@ static bool get_type(const struct pickle *p, struct pickle_value properties,
 			     &ret_name->data, &ret_name->size);
 }
 
-static int read_type(struct reader *r, const struct dcp_name *named,
+static int read_type(struct dcp_reader *r, const struct dcp_name *named,
 		     struct catalog_tensor *tensor)
 {
 	const struct pickle *p = &r->index.pickles[named->file];
@@ -124,7 +124,7 @@ static int read_type(struct reader *r, const struct dcp_name *named,
 	return 0;
 }
 
-static int begin_tensor(struct reader *r, const struct dcp_name *named,
+static int begin_tensor(struct dcp_reader *r, const struct dcp_name *named,
 			struct catalog_tensor *tensor)
 {
 	const struct pickle *p = &r->index.pickles[named->file];
@@ -159,7 +159,7 @@ static int begin_tensor(struct reader *r, const struct dcp_name *named,
 	return error;
 }
 
-static int read_chunks(struct reader *r, const struct dcp_name *named,
+static int read_chunks(struct dcp_reader *r, const struct dcp_name *named,
 		       unsigned ndim)
 {
 	const struct pickle *p = &r->index.pickles[named->file];
@@ -178,7 +178,8 @@ static int read_chunks(struct reader *r, const struct dcp_name *named,
 }
 
 /* A later rank's description of a tensor fits the first one's. */
-static bool same_tensor(const struct reader *r, const struct dcp_name *named,
+static bool same_tensor(const struct dcp_reader *r,
+			const struct dcp_name *named,
 			const struct catalog_tensor *tensor)
 {
 	const struct pickle *p = &r->index.pickles[named->file];
@@ -192,7 +193,7 @@ static bool same_tensor(const struct reader *r, const struct dcp_name *named,
 	       memcmp(dims, tensor->shape.size, ndim * sizeof(*dims)) == 0;
 }
 
-static int read_tensor(struct reader *r, const struct dcp_name *named)
+static int read_tensor(struct dcp_reader *r, const struct dcp_name *named)
 {
 	const struct dcp_name *names = (const void *)r->index.names.data;
 	struct catalog_tensor tensor;
@@ -214,7 +215,7 @@ static int read_tensor(struct reader *r, const struct dcp_name *named)
 	return catalog_builder_end(r->builder, r->index.fault);
 }
 
-static int read_object(struct reader *r, const struct dcp_name *named)
+static int read_object(struct dcp_reader *r, const struct dcp_name *named)
 {
 	const struct dcp_item *found = dcp_index_item(&r->index, &named->name,
 						      named->file,
@@ -235,7 +236,7 @@ static int read_object(struct reader *r, const struct dcp_name *named)
 				      r->index.fault);
 }
 
-static int read_entry(struct reader *r, const struct dcp_name *named)
+static int read_entry(struct dcp_reader *r, const struct dcp_name *named)
 {
 	const struct pickle *p = &r->index.pickles[named->file];
 
@@ -247,7 +248,7 @@ static int read_entry(struct reader *r, const struct dcp_name *named)
 		   "neither the metadata of a tensor nor of an object");
 }
 
-static int read_entries(struct reader *r)
+static int read_entries(struct dcp_reader *r)
 {
 	const struct dcp_name *names = (const void *)r->index.names.data;
 	uint64_t count = r->index.names.size / sizeof(*names), i;
@@ -263,7 +264,7 @@ int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
 	     unsigned count, struct notes *notes, struct fault *fault,
 	     unsigned *ret_bad)
 {
-	struct reader r = { .builder = builder, .notes = notes };
+	struct dcp_reader r = { .builder = builder, .notes = notes };
 	struct catalog_origin origin;
 	bool local = count > 1;
 	unsigned i;

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct level {
+struct object_level {
 	struct json_object *container;	/* owned by its parent */
 	bool dict;
 	bool tuple;
@@ -36,12 +36,12 @@ enum {
 	COST_CONTROL = 24,
 };
 
-struct walk {
+struct object_walk {
 	const struct pickle *pickle;
 	struct json_object *root;	/* owned */
 	uint64_t budget;		/* bytes of memory that may be used */
 	unsigned depth;
-	struct level level[LIMIT_OBJECT_DEPTH];
+	struct object_level level[LIMIT_OBJECT_DEPTH];
 };
 
 /* As Python's repr: the shortest digits that give the number back, with an
@@ -69,7 +69,7 @@ static void print_float(double number, char text[40])
 	snprintf(text, 40, "%.*f", precision < 1 ? 1 : precision, number);
 }
 
-static int spend(struct walk *walk, uint64_t amount)
+static int spend(struct object_walk *walk, uint64_t amount)
 {
 	if (amount > walk->budget)
 		return -EOPNOTSUPP;
@@ -79,7 +79,8 @@ static int spend(struct walk *walk, uint64_t amount)
 
 /* Pay for a string, which must be UTF-8. JSON spells a control byte with six
  * characters. */
-static int spend_string(struct walk *walk, const char *text, uint64_t size)
+static int spend_string(struct object_walk *walk, const char *text,
+			uint64_t size)
 {
 	uint64_t i = 0;
 
@@ -112,7 +113,7 @@ static bool print_dtype(const struct pickle *p, struct pickle_value value,
 }
 
 /* A value without parts. 0 with NULL for None. */
-static int make_scalar(struct walk *walk, struct pickle_value value,
+static int make_scalar(struct object_walk *walk, struct pickle_value value,
 		       struct json_object **ret)
 {
 	const struct pickle *p = walk->pickle;
@@ -147,9 +148,9 @@ static int make_scalar(struct walk *walk, struct pickle_value value,
 
 /* Is @value a container? Then @ret_level walks its parts. */
 static bool open_container(const struct pickle *p, struct pickle_value value,
-			   struct level *ret_level)
+			   struct object_level *ret_level)
 {
-	struct level level = { .tuple = false };
+	struct object_level level = { .tuple = false };
 	uint64_t count;
 
 	switch (pickle_kind(p, value)) {
@@ -190,7 +191,8 @@ static bool open_container(const struct pickle *p, struct pickle_value value,
 }
 
 /* The key of a pair as Python's json spells it; the caller frees it. */
-static int make_key(struct walk *walk, struct pickle_value key, char **ret)
+static int make_key(struct object_walk *walk, struct pickle_value key,
+		    char **ret)
 {
 	const struct pickle *p = walk->pickle;
 	const char *string;
@@ -222,10 +224,10 @@ static int make_key(struct walk *walk, struct pickle_value key, char **ret)
 }
 
 /* Put @made, which is given away, into the container at hand. */
-static int attach(struct walk *walk, struct pickle_value key,
+static int attach(struct object_walk *walk, struct pickle_value key,
 		  struct json_object *made)
 {
-	struct level *level;
+	struct object_level *level;
 	char *text;
 	int error;
 
@@ -254,11 +256,11 @@ put:
 	return error;
 }
 
-static int visit(struct walk *walk, struct pickle_value key,
+static int visit(struct object_walk *walk, struct pickle_value key,
 		 struct pickle_value value)
 {
 	struct json_object *made;
-	struct level level;
+	struct object_level level;
 	int error = spend(walk, COST_SCALAR);
 
 	if (error)
@@ -282,7 +284,7 @@ static int visit(struct walk *walk, struct pickle_value key,
 }
 
 /* The next part of the container at hand. */
-static bool next_part(struct level *level, struct pickle_value *key,
+static bool next_part(struct object_level *level, struct pickle_value *key,
 		      struct pickle_value *value)
 {
 	if (!level->tuple)
@@ -295,7 +297,7 @@ static bool next_part(struct level *level, struct pickle_value *key,
 
 int object_json(const struct pickle *pickle, struct array *out)
 {
-	struct walk *walk = calloc(1, sizeof(*walk));
+	struct object_walk *walk = calloc(1, sizeof(*walk));
 	struct pickle_value key = pickle_none(), value;
 	const char *text;
 	size_t size;
@@ -321,7 +323,8 @@ int object_json(const struct pickle *pickle, struct array *out)
 		text = json_object_to_json_string_length(walk->root,
 			JSON_C_TO_STRING_PLAIN |
 			JSON_C_TO_STRING_NOSLASHESCAPE, &size);
-		error = text && errno != ENOMEM ? array_append(out, text, size) : -ENOMEM;
+		error = !text || errno == ENOMEM ? -ENOMEM :
+			array_append(out, text, size);
 	}
 	json_object_put(walk->root);
 	free(walk);

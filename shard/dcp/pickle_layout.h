@@ -6,7 +6,7 @@
  *
  *	CONST	a constant below
  *	INT	61-bit signed number
- *	STRING, BYTES, FLOAT, LONG, GLOBAL	offset of the opcode in the input
+ *	STRING, BYTES, FLOAT, LONG, GLOBAL	offset of the opcode
  *	NODE	index of the node's first word in the arena
  *
  * Nodes. Word 0 is kind | opcode offset << 4, then by kind:

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-struct machine {
+struct pickle_machine {
 	struct pickle *pickle;
 	struct fault *fault;
 	uint64_t position;	/* of the next byte of input */
@@ -27,13 +27,13 @@ struct machine {
 	uint64_t base;		/* of what may be popped */
 };
 
-static int bad(struct machine *m, const char *reason)
+static int bad(struct pickle_machine *m, const char *reason)
 {
 	fault_set(m->fault, -EBADMSG, m->opcode, reason);
 	return -EBADMSG;
 }
 
-static int too_big(struct machine *m, const char *reason)
+static int too_big(struct pickle_machine *m, const char *reason)
 {
 	fault_set(m->fault, -E2BIG, m->opcode, reason);
 	return -E2BIG;
@@ -41,7 +41,8 @@ static int too_big(struct machine *m, const char *reason)
 
 /* ---- input, stack, memo, arena ------------------------------------------- */
 
-static int take(struct machine *m, uint64_t size, const unsigned char **ret)
+static int take(struct pickle_machine *m, uint64_t size,
+		const unsigned char **ret)
 {
 	if (size > m->pickle->size - m->position)
 		return bad(m, "the pickle ends inside an opcode");
@@ -50,7 +51,7 @@ static int take(struct machine *m, uint64_t size, const unsigned char **ret)
 	return 0;
 }
 
-static int push(struct machine *m, uint64_t bits)
+static int push(struct pickle_machine *m, uint64_t bits)
 {
 	/* Every opcode pushes at most one value: the stack has room for as
 	 * many values as the input has bytes. */
@@ -58,7 +59,7 @@ static int push(struct machine *m, uint64_t bits)
 	return 0;
 }
 
-static int pop(struct machine *m, uint64_t *ret_bits)
+static int pop(struct pickle_machine *m, uint64_t *ret_bits)
 {
 	if (m->depth == m->base)
 		return bad(m, "stack underflow");
@@ -66,7 +67,7 @@ static int pop(struct machine *m, uint64_t *ret_bits)
 	return 0;
 }
 
-static int top(struct machine *m, uint64_t *ret_bits)
+static int top(struct pickle_machine *m, uint64_t *ret_bits)
 {
 	if (m->depth == m->base)
 		return bad(m, "stack underflow");
@@ -74,7 +75,7 @@ static int top(struct machine *m, uint64_t *ret_bits)
 	return 0;
 }
 
-static int push_mark(struct machine *m)
+static int push_mark(struct pickle_machine *m)
 {
 	push(m, pickle_make(TAG_INT, m->base));
 	m->base = m->depth;
@@ -83,7 +84,7 @@ static int push_mark(struct machine *m)
 
 /* Drop the topmost mark; what stood above it stays readable until the next
  * push. */
-static int pop_mark(struct machine *m, uint64_t **ret_values,
+static int pop_mark(struct pickle_machine *m, uint64_t **ret_values,
 		    uint64_t *ret_count)
 {
 	if (m->base == 0)
@@ -95,7 +96,8 @@ static int pop_mark(struct machine *m, uint64_t **ret_values,
 	return 0;
 }
 
-static int allocate(struct machine *m, uint64_t words, uint64_t *ret_index)
+static int allocate(struct pickle_machine *m, uint64_t words,
+		    uint64_t *ret_index)
 {
 	struct pickle *p = m->pickle;
 
@@ -106,7 +108,7 @@ static int allocate(struct machine *m, uint64_t words, uint64_t *ret_index)
 	return 0;
 }
 
-static int push_node(struct machine *m, enum pickle_kind kind,
+static int push_node(struct pickle_machine *m, enum pickle_kind kind,
 		     const uint64_t *words, uint64_t count)
 {
 	uint64_t index;
@@ -119,7 +121,7 @@ static int push_node(struct machine *m, enum pickle_kind kind,
 	return push(m, pickle_make(TAG_NODE, index));
 }
 
-static int push_call(struct machine *m, enum pickle_kind kind,
+static int push_call(struct pickle_machine *m, enum pickle_kind kind,
 		     uint64_t callable, uint64_t args)
 {
 	const uint64_t words[] = {
@@ -129,7 +131,7 @@ static int push_call(struct machine *m, enum pickle_kind kind,
 	return push_node(m, kind, words, 5);
 }
 
-static int memo_put(struct machine *m, uint64_t index)
+static int memo_put(struct pickle_machine *m, uint64_t index)
 {
 	uint64_t bits = 0;
 	int error = top(m, &bits);
@@ -144,7 +146,7 @@ static int memo_put(struct machine *m, uint64_t index)
 	return 0;
 }
 
-static int memo_get(struct machine *m, uint64_t index)
+static int memo_get(struct pickle_machine *m, uint64_t index)
 {
 	if (index >= m->memo_count ||
 	    m->memo[index] == pickle_make(TAG_CONST, CONST_UNSET))
@@ -154,7 +156,7 @@ static int memo_get(struct machine *m, uint64_t index)
 
 /* ---- opcodes ------------------------------------------------------------- */
 
-static int op_proto(struct machine *m)
+static int op_proto(struct pickle_machine *m)
 {
 	const unsigned char *p;
 	int error = take(m, 1, &p);
@@ -164,7 +166,7 @@ static int op_proto(struct machine *m)
 	return *p >= 2 && *p <= 5 ? 0 : bad(m, "pickle protocol is not 2 to 5");
 }
 
-static int op_skip(struct machine *m, uint64_t size)
+static int op_skip(struct pickle_machine *m, uint64_t size)
 {
 	const unsigned char *p;
 
@@ -172,7 +174,7 @@ static int op_skip(struct machine *m, uint64_t size)
 }
 
 /* A number of @size bytes, little-endian, unsigned. */
-static int take_size(struct machine *m, unsigned size, uint64_t *ret)
+static int take_size(struct pickle_machine *m, unsigned size, uint64_t *ret)
 {
 	const unsigned char *p;
 	int error = take(m, size, &p);
@@ -184,7 +186,7 @@ static int take_size(struct machine *m, unsigned size, uint64_t *ret)
 	return 0;
 }
 
-static int op_int(struct machine *m, unsigned size)
+static int op_int(struct pickle_machine *m, unsigned size)
 {
 	uint64_t number;
 	int error = take_size(m, size, &number);
@@ -196,7 +198,7 @@ static int op_int(struct machine *m, unsigned size)
 	return push(m, pickle_make(TAG_INT, number));
 }
 
-static int op_long(struct machine *m)
+static int op_long(struct pickle_machine *m)
 {
 	const unsigned char *p = NULL;
 	uint64_t size;
@@ -216,7 +218,8 @@ static int op_long(struct machine *m)
 }
 
 /* A string or bytes behind a length of @length_size bytes. */
-static int op_text(struct machine *m, enum pickle_tag tag, unsigned length_size)
+static int op_text(struct pickle_machine *m, enum pickle_tag tag,
+		   unsigned length_size)
 {
 	const unsigned char *p;
 	uint64_t size;
@@ -227,14 +230,14 @@ static int op_text(struct machine *m, enum pickle_tag tag, unsigned length_size)
 	return error ? error : push(m, pickle_make(tag, m->opcode));
 }
 
-static int op_float(struct machine *m)
+static int op_float(struct pickle_machine *m)
 {
 	int error = op_skip(m, 8);
 
 	return error ? error : push(m, pickle_make(TAG_FLOAT, m->opcode));
 }
 
-static int op_global(struct machine *m)
+static int op_global(struct pickle_machine *m)
 {
 	int lines;
 
@@ -250,7 +253,7 @@ static int op_global(struct machine *m)
 	return push(m, pickle_make(TAG_GLOBAL, m->opcode));
 }
 
-static int op_stack_global(struct machine *m)
+static int op_stack_global(struct pickle_machine *m)
 {
 	uint64_t words[2];
 	int error = pop(m, &words[1]);
@@ -259,13 +262,14 @@ static int op_stack_global(struct machine *m)
 		error = pop(m, &words[0]);
 	if (error)
 		return error;
-	if (pickle_tag(words[0]) != TAG_STRING || pickle_tag(words[1]) != TAG_STRING)
+	if (pickle_tag(words[0]) != TAG_STRING ||
+	    pickle_tag(words[1]) != TAG_STRING)
 		return bad(m, "global whose name is not a string");
 	return push_node(m, PICKLE_SYMBOL, words, 2);
 }
 
 /* REDUCE, NEWOBJ: pop args and callable. */
-static int op_call(struct machine *m, enum pickle_kind kind)
+static int op_call(struct pickle_machine *m, enum pickle_kind kind)
 {
 	struct pickle_value value;
 	uint64_t callable;
@@ -280,16 +284,17 @@ static int op_call(struct machine *m, enum pickle_kind kind)
 	return push_call(m, kind, callable, value.bits);
 }
 
-static int op_persid(struct machine *m)
+static int op_persid(struct pickle_machine *m)
 {
 	uint64_t bits;
 	int error = pop(m, &bits);
 
 	return error ? error :
-	       push_call(m, PICKLE_PERSID, pickle_make(TAG_CONST, CONST_UNSET), bits);
+	       push_call(m, PICKLE_PERSID,
+			 pickle_make(TAG_CONST, CONST_UNSET), bits);
 }
 
-static int op_build(struct machine *m)
+static int op_build(struct pickle_machine *m)
 {
 	uint64_t state, target = 0, *words;
 	enum pickle_kind kind;
@@ -309,7 +314,8 @@ static int op_build(struct machine *m)
 	return 0;
 }
 
-static int add_batch(struct machine *m, const uint64_t *values, uint64_t count)
+static int add_batch(struct pickle_machine *m, const uint64_t *values,
+		     uint64_t count)
 {
 	uint64_t target, batch, word, *arena = m->pickle->arena;
 	int error = top(m, &target);
@@ -336,7 +342,7 @@ static int add_batch(struct machine *m, const uint64_t *values, uint64_t count)
 }
 
 /* Keys and values must not be mixed up with plain items. */
-static int check_target(struct machine *m, bool pairs)
+static int check_target(struct pickle_machine *m, bool pairs)
 {
 	struct pickle_value target;
 	enum pickle_kind kind;
@@ -351,7 +357,7 @@ static int check_target(struct machine *m, bool pairs)
 	return 0;
 }
 
-static int op_set_items(struct machine *m, uint64_t count, bool pairs)
+static int op_set_items(struct pickle_machine *m, uint64_t count, bool pairs)
 {
 	uint64_t values[2], i;
 	int error = 0;
@@ -363,7 +369,7 @@ static int op_set_items(struct machine *m, uint64_t count, bool pairs)
 	return error ? error : add_batch(m, values, count);
 }
 
-static int op_set_items_to_mark(struct machine *m, bool pairs)
+static int op_set_items_to_mark(struct pickle_machine *m, bool pairs)
 {
 	uint64_t *values, count;
 	int error = pop_mark(m, &values, &count);
@@ -377,7 +383,8 @@ static int op_set_items_to_mark(struct machine *m, bool pairs)
 	return add_batch(m, values, count);
 }
 
-static int push_tuple(struct machine *m, const uint64_t *values, uint64_t count)
+static int push_tuple(struct pickle_machine *m, const uint64_t *values,
+		      uint64_t count)
 {
 	uint64_t index;
 	int error;
@@ -393,7 +400,7 @@ static int push_tuple(struct machine *m, const uint64_t *values, uint64_t count)
 	return push(m, pickle_make(TAG_NODE, index));
 }
 
-static int op_tuple(struct machine *m, unsigned count)
+static int op_tuple(struct pickle_machine *m, unsigned count)
 {
 	uint64_t values[3];
 	unsigned i;
@@ -404,7 +411,7 @@ static int op_tuple(struct machine *m, unsigned count)
 	return error ? error : push_tuple(m, values, count);
 }
 
-static int op_tuple_to_mark(struct machine *m)
+static int op_tuple_to_mark(struct pickle_machine *m)
 {
 	uint64_t *values, count;
 	int error = pop_mark(m, &values, &count);
@@ -412,14 +419,14 @@ static int op_tuple_to_mark(struct machine *m)
 	return error ? error : push_tuple(m, values, count);
 }
 
-static int push_container(struct machine *m, enum pickle_kind kind)
+static int push_container(struct pickle_machine *m, enum pickle_kind kind)
 {
 	const uint64_t words[] = { 0, 0 };
 
 	return push_node(m, kind, words, 2);
 }
 
-static int op_frozenset(struct machine *m)
+static int op_frozenset(struct pickle_machine *m)
 {
 	uint64_t *values, count, target;
 	int error = pop_mark(m, &values, &count);
@@ -435,7 +442,7 @@ static int op_frozenset(struct machine *m)
 	return error ? error : add_batch(m, m->stack + target + 1, count);
 }
 
-static int op_memo(struct machine *m, unsigned size, bool get)
+static int op_memo(struct pickle_machine *m, unsigned size, bool get)
 {
 	uint64_t index;
 	int error = take_size(m, size, &index);
@@ -445,7 +452,7 @@ static int op_memo(struct machine *m, unsigned size, bool get)
 	return get ? memo_get(m, index) : memo_put(m, index);
 }
 
-static int op_dup(struct machine *m)
+static int op_dup(struct pickle_machine *m)
 {
 	uint64_t bits = 0;
 	int error = top(m, &bits);
@@ -453,14 +460,14 @@ static int op_dup(struct machine *m)
 	return error ? error : push(m, bits);
 }
 
-static int op_pop(struct machine *m)
+static int op_pop(struct pickle_machine *m)
 {
 	uint64_t bits;
 
 	return pop(m, &bits);
 }
 
-static int step(struct machine *m, unsigned char opcode)
+static int step(struct pickle_machine *m, unsigned char opcode)
 {
 	switch (opcode) {
 	case 0x80: return op_proto(m);
@@ -511,7 +518,7 @@ static int step(struct machine *m, unsigned char opcode)
 	}
 }
 
-static int run(struct machine *m)
+static int run(struct pickle_machine *m)
 {
 	int error = 0;
 
@@ -537,7 +544,7 @@ static int run(struct machine *m)
 int pickle_init(struct pickle *pickle, const void *data, uint64_t size,
 		struct fault *fault)
 {
-	struct machine m = { .pickle = pickle, .fault = fault };
+	struct pickle_machine m = { .pickle = pickle, .fault = fault };
 	uint64_t limit;
 	int error;
 

@@ -15,7 +15,7 @@
  */
 enum { WINDOW_SIZE = 4096 };
 
-struct window {
+struct archive_window {
 	struct input input;		/* first: passed as this */
 	const struct input *below;	/* borrowed from the caller */
 	uint64_t tail_offset;
@@ -25,7 +25,7 @@ struct window {
 static int window_read(const struct input *input, void *buffer, size_t size,
 		       uint64_t offset)
 {
-	const struct window *window = (const struct window *)input;
+	const struct archive_window *window = (const void *)input;
 
 	if (offset + size <= WINDOW_SIZE)
 		memcpy(buffer, window->head + offset, size);
@@ -37,7 +37,7 @@ static int window_read(const struct input *input, void *buffer, size_t size,
 	return 0;
 }
 
-static int window_init(struct window *window, const struct input *below,
+static int window_init(struct archive_window *window, const struct input *below,
 		       struct fault *fault)
 {
 	uint64_t size = below->size;
@@ -126,7 +126,7 @@ static int read_pickle(const struct zip *zip, uint64_t limit, void **ret_data,
 
 /* ---- the tensor of a data.pkl -------------------------------------------- */
 
-struct tensor {
+struct archive_tensor {
 	const struct pickle *pickle;
 	struct fault *fault;
 	uint64_t where;			/* offset of the pickle in the item */
@@ -140,12 +140,13 @@ struct tensor {
 	bool typed_by_args;		/* _rebuild_tensor_v3 */
 };
 
-static int bad_tensor(const struct tensor *t, const char *reason)
+static int bad_tensor(const struct archive_tensor *t, const char *reason)
 {
 	return damaged(t->fault, t->where, reason);
 }
 
-static int unknown_callable(const struct tensor *t, struct pickle_value call)
+static int unknown_callable(const struct archive_tensor *t,
+			    struct pickle_value call)
 {
 	const char *module = "", *name = "";
 	uint64_t module_size = 0, name_size = 0;
@@ -163,7 +164,7 @@ static int unknown_callable(const struct tensor *t, struct pickle_value call)
  * it. What may be wrapped is bounded by the pickle's size, since arguments
  * were pickled before what takes them.
  */
-static int unwrap(struct tensor *t)
+static int unwrap(struct archive_tensor *t)
 {
 	const struct pickle *p = t->pickle;
 	struct pickle_value call = pickle_callable(p, p->root);
@@ -202,7 +203,7 @@ static int unwrap(struct tensor *t)
 }
 
 /* ('storage', type, key, location, elements or bytes) */
-static int read_storage(struct tensor *t)
+static int read_storage(struct archive_tensor *t)
 {
 	const struct pickle *p = t->pickle;
 	const struct pickle_value *id;
@@ -240,7 +241,7 @@ static int read_storage(struct tensor *t)
 }
 
 /* The conjugate and negative bits: the dict behind the hooks. */
-static void read_bits(struct tensor *t)
+static void read_bits(struct archive_tensor *t)
 {
 	uint64_t index = t->typed_by_args ? 7 : 6;
 	struct pickle_value value;
@@ -256,7 +257,7 @@ static void read_bits(struct tensor *t)
 		t->flags |= LAYOUT_NEG;
 }
 
-static int read_numbers(const struct tensor *t, unsigned arg,
+static int read_numbers(const struct archive_tensor *t, unsigned arg,
 			uint64_t numbers[LIMIT_NDIM], unsigned ndim)
 {
 	const struct pickle_value *items;
@@ -275,7 +276,7 @@ static int read_numbers(const struct tensor *t, unsigned arg,
 }
 
 /* No element may lie outside of the storage. */
-static int check_reach(const struct tensor *t, const struct box *shard,
+static int check_reach(const struct archive_tensor *t, const struct box *shard,
 		       uint64_t first, const uint64_t *stride)
 {
 	uint64_t last = first, part, size = dtype_info(t->dtype)->size;
@@ -295,8 +296,8 @@ static int check_reach(const struct tensor *t, const struct box *shard,
 	return 0;
 }
 
-static int read_geometry(const struct tensor *t, const struct box *shard,
-			 struct layout *layout)
+static int read_geometry(const struct archive_tensor *t,
+			 const struct box *shard, struct layout *layout)
 {
 	uint64_t sizes[LIMIT_NDIM];
 	int64_t first;
@@ -316,7 +317,7 @@ static int read_geometry(const struct tensor *t, const struct box *shard,
 	return error;
 }
 
-static int read_tensor(struct tensor *t, enum dtype dtype,
+static int read_tensor(struct archive_tensor *t, enum dtype dtype,
 		       const struct box *shard, struct layout *layout)
 {
 	int error = unwrap(t);
@@ -334,7 +335,7 @@ static int read_tensor(struct tensor *t, enum dtype dtype,
 /* ---- the item ------------------------------------------------------------ */
 
 /* Where the elements are: PREFIX/data/KEY. */
-static int read_payload(const struct zip *zip, const struct tensor *t,
+static int read_payload(const struct zip *zip, const struct archive_tensor *t,
 			struct layout *layout, struct fault *fault)
 {
 	struct zip_record record;
@@ -388,7 +389,7 @@ static int read_byte_order(const struct zip *zip, struct layout *layout,
 	return damaged(fault, record.offset, "unknown byte order");
 }
 
-static int check_start(const struct window *window, struct fault *fault)
+static int check_start(const struct archive_window *window, struct fault *fault)
 {
 	if (window->input.size > 9 && memcmp(window->head, "PK\3\4", 4) != 0 &&
 	    window->head[8] == '{')
@@ -400,9 +401,9 @@ int torch_archive_layout(const struct input *input, enum dtype dtype,
 			 const struct box *shard, struct layout *ret_layout,
 			 struct fault *fault)
 {
-	struct tensor tensor = { .fault = fault };
+	struct archive_tensor tensor = { .fault = fault };
 	struct layout layout = { .flags = 0 };
-	struct window window;
+	struct archive_window window;
 	struct pickle pickle;
 	struct zip zip;
 	void *data;
@@ -441,7 +442,7 @@ int torch_archive_pickle(const struct input *input, uint64_t limit,
 			 void **ret_data, struct pickle *ret_pickle,
 			 struct fault *fault)
 {
-	struct window window;
+	struct archive_window window;
 	struct zip zip;
 	uint64_t offset;
 	int error = window_init(&window, input, fault);

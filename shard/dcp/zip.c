@@ -302,7 +302,8 @@ int zip_locate(const struct zip *zip, struct zip_record *record,
 		return error;
 	if (!is_signature(header, 3, 4) ||
 	    bytes_u16le(header + 26) != record->name_size ||
-	    memcmp(header + ZIP_LOCAL_SIZE, record->name, record->name_size) != 0)
+	    memcmp(header + ZIP_LOCAL_SIZE, record->name,
+		   record->name_size) != 0)
 		return damaged(fault, record->header,
 			       "local header contradicts the central directory");
 	record->offset = record->header + name_end + bytes_u16le(header + 28);

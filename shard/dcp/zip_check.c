@@ -34,7 +34,7 @@ enum {
 	EXTRA_MAX = 32,		/* of what stands before the padding */
 };
 
-struct check {
+struct zip_checker {
 	const struct zip *zip;		/* borrowed */
 	const struct zip_sink *sink;	/* borrowed */
 	struct zip_record *records;	/* owned; in the order of headers */
@@ -44,8 +44,8 @@ struct check {
 	uint64_t end;			/* of the last record, bytes */
 };
 
-static void found(const struct check *c, enum zip_flaw flaw, uint64_t offset,
-		  const char *reason)
+static void found(const struct zip_checker *c, enum zip_flaw flaw,
+		  uint64_t offset, const char *reason)
 {
 	struct fault fault = { .error = 0 };
 
@@ -53,8 +53,9 @@ static void found(const struct check *c, enum zip_flaw flaw, uint64_t offset,
 	c->sink->found(c->sink->context, flaw, &fault);
 }
 
-static void found_in(const struct check *c, const struct zip_record *record,
-		     uint64_t offset, const char *reason)
+static void found_in(const struct zip_checker *c,
+		     const struct zip_record *record, uint64_t offset,
+		     const char *reason)
 {
 	struct fault fault = { .error = 0 };
 
@@ -63,7 +64,8 @@ static void found_in(const struct check *c, const struct zip_record *record,
 	c->sink->found(c->sink->context, ZIP_FLAW_HEADER, &fault);
 }
 
-static bool is_inside(const struct check *c, uint64_t offset, uint64_t size)
+static bool is_inside(const struct zip_checker *c, uint64_t offset,
+		      uint64_t size)
 {
 	uint64_t all = c->zip->input->size;
 
@@ -71,7 +73,7 @@ static bool is_inside(const struct check *c, uint64_t offset, uint64_t size)
 }
 
 /* Bytes of the archive, which are known to be inside of it. */
-static int get(const struct check *c, void *buffer, size_t size,
+static int get(const struct zip_checker *c, void *buffer, size_t size,
 	       uint64_t offset)
 {
 	return c->zip->input->read(c->zip->input, buffer, size, offset);
@@ -79,7 +81,7 @@ static int get(const struct check *c, void *buffer, size_t size,
 
 /* ---- the directory ------------------------------------------------------- */
 
-static const unsigned char *entry_bytes(const struct check *c,
+static const unsigned char *entry_bytes(const struct zip_checker *c,
 					const struct zip_record *record)
 {
 	return c->zip->directory +
@@ -98,7 +100,7 @@ static bool is_wide(uint64_t number)
 	return number >= UINT32_MAX;
 }
 
-static void check_entries(const struct check *c)
+static void check_entries(const struct zip_checker *c)
 {
 	bool differs = false;
 	uint64_t i;
@@ -128,7 +130,7 @@ static int compare_records(const void *a, const void *b)
 	return x->header < y->header ? -1 : x->header > y->header;
 }
 
-static void sort_records(struct check *c)
+static void sort_records(struct zip_checker *c)
 {
 	uint64_t i;
 
@@ -140,7 +142,7 @@ static void sort_records(struct check *c)
 		      compare_records);
 }
 
-static int read_directory(struct check *c)
+static int read_directory(struct zip_checker *c)
 {
 	uint64_t position = 0, plain = 0, i;
 	struct zip_record record;
@@ -169,7 +171,8 @@ static int read_directory(struct check *c)
 				      18);
 	}
 	if (i == c->zip->record_count && position != c->zip->directory_size)
-		found(c, ZIP_FLAW_STRUCTURE, c->zip->directory_offset + position,
+		found(c, ZIP_FLAW_STRUCTURE,
+		      c->zip->directory_offset + position,
 		      "more in the central directory than its entries");
 	c->is_torch = c->is_torch || 2 * plain >= c->count;
 	if (c->is_torch)
@@ -186,8 +189,8 @@ static bool is_zero_or(uint32_t local, uint64_t number)
 	return local == 0 || local == number || local == UINT32_MAX;
 }
 
-static void check_local(const struct check *c, const struct zip_record *record,
-			const unsigned char *p)
+static void check_local(const struct zip_checker *c,
+			const struct zip_record *record, const unsigned char *p)
 {
 	const unsigned char *entry = entry_bytes(c, record);
 
@@ -246,7 +249,8 @@ static bool is_padding(const unsigned char *p, size_t size)
 
 /* Is @record's payload where getRecordOffsetNoRead says that it is, with the
  * padding in front that makes it so? */
-static int check_extra(const struct check *c, const struct zip_record *record)
+static int check_extra(const struct zip_checker *c,
+		       const struct zip_record *record)
 {
 	uint64_t at = record->header + ZIP_LOCAL_SIZE + record->name_size;
 	uint64_t size = record->offset - at, start, padding, part;
@@ -306,7 +310,7 @@ static bool is_descriptor(const struct zip_record *record,
 
 /* The descriptor behind the payload, whose signature zip_locate has seen;
  * @end is moved behind it. */
-static int check_descriptor(const struct check *c,
+static int check_descriptor(const struct zip_checker *c,
 			    const struct zip_record *record, uint64_t *end)
 {
 	bool wide = is_wide(record->size) || is_wide(record->header);
@@ -338,7 +342,7 @@ static int check_descriptor(const struct check *c,
 }
 
 /* @ret_good: its payload can be read, and no other record has its bytes. */
-static int check_record(struct check *c, struct zip_record *record,
+static int check_record(struct zip_checker *c, struct zip_record *record,
 			bool *ret_good)
 {
 	unsigned char local[ZIP_LOCAL_SIZE];
@@ -379,7 +383,7 @@ static int check_record(struct check *c, struct zip_record *record,
 }
 
 /* The number in the record .storage_alignment; 0: there is something else. */
-static int read_alignment(struct check *c)
+static int read_alignment(struct zip_checker *c)
 {
 	struct zip_record record;
 	struct fault fault;
@@ -408,7 +412,7 @@ static int read_alignment(struct check *c)
 	return error;
 }
 
-static int check_records(struct check *c)
+static int check_records(struct zip_checker *c)
 {
 	uint64_t i, count = 0;
 	bool good;
@@ -435,7 +439,7 @@ static bool is_same(uint64_t number, uint64_t wide_number, uint64_t ones,
 	return number == wide_number || (has_wide && number == ones);
 }
 
-static int check_end(const struct check *c)
+static int check_end(const struct zip_checker *c)
 {
 	const struct zip *zip = c->zip;
 	bool wide = zip->end64 != 0;
@@ -460,7 +464,7 @@ static int check_end(const struct check *c)
 	return 0;
 }
 
-static int check_end64(const struct check *c)
+static int check_end64(const struct zip_checker *c)
 {
 	const struct zip *zip = c->zip;
 	uint64_t locator = zip->end - ZIP_LOCATOR_SIZE;
@@ -489,7 +493,7 @@ static int check_end64(const struct check *c)
 	return 0;
 }
 
-static int check_ends(const struct check *c)
+static int check_ends(const struct zip_checker *c)
 {
 	int error = check_end(c);
 
@@ -506,7 +510,7 @@ static int check_ends(const struct check *c)
 int zip_check(const struct zip *zip, const struct zip_sink *sink,
 	      struct zip_index *ret_index)
 {
-	struct check check = { .zip = zip, .sink = sink };
+	struct zip_checker check = { .zip = zip, .sink = sink };
 	struct zip_index index = { .records = NULL };
 	uint64_t i;
 	int error = read_directory(&check);

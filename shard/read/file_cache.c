@@ -37,7 +37,7 @@ struct cache_slot {
 };
 
 struct file_cache {
-	const struct placement *placement;	/* borrowed; const, as are all */
+	const struct placement *placement; /* borrowed; const, as are all */
 	const struct catalog *catalog;
 	atomic_bool *stale;
 	bool in_memory;

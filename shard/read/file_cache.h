@@ -44,8 +44,8 @@ void file_cache_put(struct file_cache *files, uint32_t index);
 int file_cache_check(struct file_cache *files, uint32_t index);
 
 /*
- * Open file @index, and keep it open until as many releases, unless there are no
- * descriptors left for that. 0; -EAGAIN if @nowait; -ESTALE likewise.
+ * Open file @index, and keep it open until as many releases, unless there are
+ * no descriptors left for that. 0; -EAGAIN if @nowait; -ESTALE likewise.
  */
 int file_cache_hold(struct file_cache *files, uint32_t index, bool nowait);
 void file_cache_release(struct file_cache *files, uint32_t index);

@@ -3,8 +3,8 @@
  * Runs that lie one behind the other in the file, and large ones, are read to
  * where they belong, many by one call. All others go through a window: a part
  * of the file in scratch memory, from which runs are copied one by one. When a
- * run is not in the window, the window moves to it, and takes with it what comes
- * next as long as the gaps in between are smaller than what a system call
+ * run is not in the window, the window moves to it, and takes with it what
+ * comes next as long as the gaps in between are smaller than what a system call
  * costs.
  */
 #include "shard/read/gather.h"

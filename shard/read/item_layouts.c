@@ -35,7 +35,7 @@ struct item_layouts {
 };
 
 /* A shard that is looked at for the first time. */
-struct question {
+struct item_question {
 	const struct plan *plan;
 	const struct catalog_shard *shard;
 	struct box box;
@@ -148,7 +148,7 @@ int item_layouts_item(const struct cached_file *file,
 	return 0;
 }
 
-static int read_layout(const struct question *q, struct layout *ret,
+static int read_layout(const struct item_question *q, struct layout *ret,
 		       struct fault *fault, int *ret_failed)
 {
 	const struct catalog_shard *shard = q->shard;
@@ -186,8 +186,8 @@ static bool is_lasting(int error)
 	return error == -EIO || error == -EOPNOTSUPP;
 }
 
-static void say(const struct item_layouts *layouts, const struct question *q,
-		const struct fault *fault)
+static void say(const struct item_layouts *layouts,
+		const struct item_question *q, const struct fault *fault)
 {
 	q->reply->fault = *fault;
 	q->reply->fault_file = catalog_text(layouts->catalog,
@@ -197,7 +197,7 @@ static void say(const struct item_layouts *layouts, const struct question *q,
 /* ---- items that many tensors share --------------------------------------- */
 
 /* From where the item begins to the end of the file. */
-static struct input blob_input(const struct question *q, int *failed)
+static struct input blob_input(const struct item_question *q, int *failed)
 {
 	struct input input = input_file(q->file->fd, q->shard->offset,
 					q->file->size - q->shard->offset);
@@ -207,7 +207,7 @@ static struct input blob_input(const struct question *q, int *failed)
 }
 
 /* Does an item that could not be read begin like a blob? */
-static bool is_blob(const struct question *q, int *failed)
+static bool is_blob(const struct item_question *q, int *failed)
 {
 	struct input input;
 	bool found;
@@ -238,8 +238,9 @@ static uint64_t ask_blob(const struct item_layouts *layouts,
 
 /* Write the words of all shards whose item begins where that of @q does:
  * @error, or what @blob says. */
-static void fill_words(struct item_layouts *layouts, const struct question *q,
-		       const struct blob *blob, int error)
+static void fill_words(struct item_layouts *layouts,
+		       const struct item_question *q, const struct blob *blob,
+		       int error)
 {
 	const struct catalog *catalog = layouts->catalog;
 	uint64_t i, j;
@@ -265,7 +266,7 @@ static void fill_words(struct item_layouts *layouts, const struct question *q,
 }
 
 static int read_blob_locked(struct item_layouts *layouts,
-			    const struct question *q)
+			    const struct item_question *q)
 {
 	struct fault fault = { .error = 0 };
 	struct blob blob;
@@ -290,7 +291,8 @@ static int read_blob_locked(struct item_layouts *layouts,
 }
 
 /* 0: the word is known. */
-static int learn_blob(struct item_layouts *layouts, const struct question *q)
+static int learn_blob(struct item_layouts *layouts,
+		      const struct item_question *q)
 {
 	int error = 0;
 
@@ -305,7 +307,7 @@ static int learn_blob(struct item_layouts *layouts, const struct question *q)
 
 /* Look at the item of a shard for the first time. 0: its word is known, by us
  * or by another thread that was faster. */
-static int learn(struct item_layouts *layouts, const struct question *q)
+static int learn(struct item_layouts *layouts, const struct item_question *q)
 {
 	struct fault fault = { .error = 0 };
 	struct layout layout;
@@ -332,8 +334,8 @@ static int learn(struct item_layouts *layouts, const struct question *q)
 }
 
 /* What the blob of a shard says against it, once. */
-static void say_match(struct item_layouts *layouts, const struct question *q,
-		      uint64_t known)
+static void say_match(struct item_layouts *layouts,
+		      const struct item_question *q, uint64_t known)
 {
 	const struct catalog_entry *entry = q->plan->entry;
 	struct fault fault;
@@ -354,7 +356,7 @@ int item_layouts_get(struct item_layouts *layouts, const struct plan *plan,
 		     uint64_t index, const struct cached_file *file,
 		     struct reply *reply, struct layout *ret)
 {
-	struct question q = {
+	struct item_question q = {
 		.plan = plan, .file = file, .reply = reply,
 		.shard = catalog_shard(layouts->catalog, plan->entry, index),
 		.word = &layouts->words[plan->entry->first_shard + index],

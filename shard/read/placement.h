@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the files of a catalog are: beside the catalog, which is the same on all
- * ranks. Immutable once it is made.
+ * Where the files of a catalog are: beside the catalog, which is the same on
+ * all ranks. Immutable once it is made.
  */
 #ifndef SHARD_READ_PLACEMENT_H
 #define SHARD_READ_PLACEMENT_H
@@ -33,7 +33,7 @@ struct placement {
 	struct placed_file *files;	/* owned; as in the catalog */
 	uint32_t *owners;	/* owned; likewise: the rank whose copy
 				 * counts */
-	struct replica *replicas;	/* owned; of a file, the nearest first */
+	struct replica *replicas; /* owned; of a file, the nearest first */
 };
 
 /* Of @file_count files that nobody has, in no folder that can be opened; there

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t key;		/* of a thread's reply; const once made */
+static pthread_key_t key;	/* of a thread's reply; const once made */
 static int key_error;
 
 struct reply *reply_create(void)

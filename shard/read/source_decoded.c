@@ -15,7 +15,7 @@ static const char no_cache[] =
 	"stored item is behind a stream extension, and nothing may be decoded";
 
 /* Why a shard cannot be read, for as long as its file is the same. */
-struct failure {
+struct item_failure {
 	int error;		/* as source_decoded_item has it */
 	bool readable;		/* the item can be decoded, but holds no such
 				 * tensor */
@@ -28,8 +28,8 @@ struct source_decoded {
 	struct source_file *below;	/* borrowed; const */
 	const struct catalog *catalog;	/* borrowed; const */
 	struct decoded_cache *cache;	/* borrowed; const; may be NULL */
-	_Atomic(struct failure *) *failures; /* owned; one for each shard, each
-					      * written once */
+	_Atomic(struct item_failure *) *failures; /* owned; one for each shard,
+						   * each written once */
 };
 
 /* ---- failures ------------------------------------------------------------ */
@@ -43,7 +43,8 @@ static bool is_lasting(int error)
 static void remember(struct source_decoded *s, uint64_t index, int error,
 		     bool readable, const struct fault *fault)
 {
-	struct failure *failure = calloc(1, sizeof(*failure)), *none = NULL;
+	struct item_failure *failure = calloc(1, sizeof(*failure));
+	struct item_failure *none = NULL;
 
 	/* Without memory it will be found again. */
 	if (!failure)
@@ -73,7 +74,7 @@ static void refuse(struct source_decoded *s, uint64_t index,
 static int find_failure(struct source_decoded *s, uint64_t index,
 			const struct catalog_shard *shard, struct reply *reply)
 {
-	struct failure *failure = atomic_load(&s->failures[index]);
+	struct item_failure *failure = atomic_load(&s->failures[index]);
 
 	if (!failure)
 		return 0;
@@ -87,7 +88,7 @@ static int find_failure(struct source_decoded *s, uint64_t index,
 
 /* ---- decoding ------------------------------------------------------------ */
 
-struct decoding {
+struct item_decoder {
 	struct decoded_maker maker;	/* first: passed as this */
 	struct decode_output output;
 	struct source_decoded *source;
@@ -100,10 +101,10 @@ struct decoding {
 	struct fault fault;
 };
 
-static struct decoding *from_output(struct decode_output *output)
+static struct item_decoder *from_output(struct decode_output *output)
 {
-	return (struct decoding *)(void *)((char *)output -
-		offsetof(struct decoding, output));
+	return (struct item_decoder *)(void *)((char *)output -
+		offsetof(struct item_decoder, output));
 }
 
 static int write_decoded(struct decode_output *output, const void *data,
@@ -114,7 +115,7 @@ static int write_decoded(struct decode_output *output, const void *data,
 
 static int decode_item(void *context, const struct input *input)
 {
-	struct decoding *d = context;
+	struct item_decoder *d = context;
 
 	d->found = true;
 	return decode(input, d->chain, d->chain_size,
@@ -124,7 +125,7 @@ static int decode_item(void *context, const struct input *input)
 
 /* What is wrong with an item is remembered before those who wait for it hear
  * of the error. In the words of who reads a file. */
-static void blame(struct decoding *d, int error)
+static void blame(struct item_decoder *d, int error)
 {
 	d->fault.offset += d->shard->offset;
 	if (error == -E2BIG)
@@ -135,7 +136,7 @@ static void blame(struct decoding *d, int error)
 
 static int make(struct decoded_maker *maker, struct decoded *item)
 {
-	struct decoding *d = (struct decoding *)maker;
+	struct item_decoder *d = (struct item_decoder *)maker;
 	int error = decode_check(d->chain, d->chain_size, &d->fault);
 
 	d->item = item;
@@ -155,7 +156,7 @@ static int get_item(struct source_decoded *s, uint64_t index,
 		    const struct catalog_shard *shard, bool nowait,
 		    struct decoded **ret_item)
 {
-	struct decoding d = {
+	struct item_decoder d = {
 		.maker = { make }, .output = { write_decoded },
 		.source = s, .shard = shard, .index = index,
 	};
@@ -336,7 +337,7 @@ int source_decoded_item(struct source_decoded *source,
 	const struct catalog_shard *first =
 		(const void *)catalog_text(catalog, catalog->shards);
 	uint64_t index = (uint64_t)(shard - first);
-	const struct failure *failure;
+	const struct item_failure *failure;
 	struct decoded *item;
 	struct input input;
 	int error;

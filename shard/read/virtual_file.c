@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct span {
+struct file_span {
 	uint64_t begin;		/* bytes from the start of the data */
 	uint64_t entry;		/* index in the catalog */
 	enum dtype dtype;	/* to convert to; DTYPE_UNKNOWN: as stored */
@@ -37,7 +37,7 @@ struct virtual_file {
 	struct array header;		/* owned */
 	uint64_t data_size;		/* bytes */
 	uint64_t span_count;
-	struct span spans[];
+	struct file_span spans[];
 };
 
 /* ---- making -------------------------------------------------------------- */
@@ -48,7 +48,8 @@ static struct virtual_file *create(const struct catalog *catalog,
 	struct virtual_file *file = NULL;
 	size_t size;
 
-	if (!__builtin_mul_overflow(span_count, sizeof(struct span), &size) &&
+	if (!__builtin_mul_overflow(span_count, sizeof(file->spans[0]),
+				    &size) &&
 	    !__builtin_add_overflow(size, sizeof(*file), &size))
 		file = calloc(1, size);
 	if (!file)
@@ -87,7 +88,7 @@ static int create_single(const struct virtual_file_origin *origin,
 	file->selection = origin->selection;
 	file->data_size =
 		box_volume(&origin->selection) * dtype_info(*ret_type)->size;
-	file->spans[0] = (struct span){ 0, origin->entry, *ret_type };
+	file->spans[0] = (struct file_span){ 0, origin->entry, *ret_type };
 	*ret_file = file;
 	return 0;
 }
@@ -140,7 +141,7 @@ int virtual_file_safetensors_slice(const struct virtual_file_origin *origin,
 }
 
 /* The parts that the file can hold, as sort wants them. */
-struct candidate {
+struct file_candidate {
 	const char *key;	/* borrowed from the catalog */
 	size_t size;		/* of the key, bytes */
 	uint64_t entry;
@@ -149,7 +150,7 @@ struct candidate {
 
 static int compare_candidates(const void *a, const void *b)
 {
-	const struct candidate *x = a, *y = b;
+	const struct file_candidate *x = a, *y = b;
 	int x_order = dtype_info(x->dtype)->order;
 	int y_order = dtype_info(y->dtype)->order;
 	int order;
@@ -171,7 +172,7 @@ static int take_parts(struct safetensors_header *header,
 	for (i = 0; i < count && !error; i++) {
 		const struct catalog_entry *entry =
 			catalog_entry(catalog, parts[i].entry);
-		struct candidate candidate = {
+		struct file_candidate candidate = {
 			.key = catalog_text(catalog, entry->name) +
 			       parts[i].key,
 			.size = entry->name_size - parts[i].key,
@@ -196,21 +197,21 @@ static int take_parts(struct safetensors_header *header,
 
 static int add_parts(struct safetensors_header *header,
 		     struct virtual_file *file,
-		     const struct candidate *candidates)
+		     const struct file_candidate *candidates)
 {
 	const struct catalog *catalog = file->catalog;
 	uint64_t i;
 	int error = 0;
 
 	for (i = 0; i < file->span_count && !error; i++) {
-		const struct candidate *candidate = &candidates[i];
+		const struct file_candidate *candidate = &candidates[i];
 		struct box shape;
 		uint64_t size;
 
 		catalog_shape(catalog, catalog_entry(catalog, candidate->entry),
 			      &shape);
 		size = box_volume(&shape) * dtype_info(candidate->dtype)->size;
-		file->spans[i] = (struct span){
+		file->spans[i] = (struct file_span){
 			file->data_size,
 			candidate->entry,
 			candidate->dtype,
@@ -237,7 +238,7 @@ int virtual_file_safetensors(const struct catalog *catalog,
 	uint64_t candidate_count;
 	int error = take_parts(&header, catalog, parts, count, &candidates);
 
-	candidate_count = candidates.size / sizeof(struct candidate);
+	candidate_count = candidates.size / sizeof(struct file_candidate);
 	if (!error) {
 		file = create(catalog, candidate_count);
 		error = file ? 0 : -ENOMEM;
@@ -246,7 +247,8 @@ int virtual_file_safetensors(const struct catalog *catalog,
 		file->whole = true;
 		if (candidate_count > 1)
 			qsort(candidates.data, candidate_count,
-			      sizeof(struct candidate), compare_candidates);
+			      sizeof(struct file_candidate),
+			      compare_candidates);
 		error = add_parts(&header, file, (const void *)candidates.data);
 	}
 	if (!error)
@@ -309,16 +311,18 @@ static uint64_t find_span(const struct virtual_file *file, uint64_t offset)
 }
 
 /* Where a reply was filled, while it is filled elsewhere. */
-struct filled {
+struct reply_target {
 	unsigned char *data;
 	uint64_t size, base;
 	bool takes_loans;
 };
 
-static struct filled redirect(struct reply *reply, void *data, uint64_t size)
+static struct reply_target redirect(struct reply *reply, void *data,
+				    uint64_t size)
 {
-	const struct filled filled = { reply->data, reply->size, reply->base,
-				       reply->takes_loans };
+	const struct reply_target filled = {
+		reply->data, reply->size, reply->base, reply->takes_loans,
+	};
 
 	reply->data = data;
 	reply->size = size;
@@ -327,7 +331,7 @@ static struct filled redirect(struct reply *reply, void *data, uint64_t size)
 	return filled;
 }
 
-static void restore(struct reply *reply, const struct filled *filled)
+static void restore(struct reply *reply, const struct reply_target *filled)
 {
 	reply->data = filled->data;
 	reply->size = filled->size;
@@ -344,7 +348,7 @@ static int read_converted(struct transfer *transfer, enum dtype to,
 	uint64_t most = LIMIT_READ_SIZE / element;
 	unsigned char *target = reply->data + reply->base;
 	unsigned char *elements = reply_elements(reply);
-	struct filled filled;
+	struct reply_target filled;
 	int error = elements ? 0 : -ENOMEM;
 
 	for (; begin < end && !error; begin += count) {
@@ -367,7 +371,7 @@ static int read_elements(const struct virtual_file *file, uint64_t index,
 			 struct source *source, uint64_t from, uint64_t to,
 			 struct reply *reply)
 {
-	const struct span *span = &file->spans[index];
+	const struct file_span *span = &file->spans[index];
 	const struct catalog_entry *entry =
 		catalog_entry(file->catalog, span->entry);
 	uint64_t element = dtype_info(span->dtype)->size;
@@ -403,7 +407,7 @@ static int read_cut(const struct span_read *read, uint64_t begin, uint64_t from,
 	struct reply *reply = read->reply;
 	enum dtype dtype = read->file->spans[read->index].dtype;
 	unsigned char element[DTYPE_SIZE_MAX];
-	struct filled filled = redirect(reply, element, sizeof(element));
+	struct reply_target filled = redirect(reply, element, sizeof(element));
 	int error = read_elements(read->file, read->index, read->source, begin,
 				  begin + dtype_info(dtype)->size, reply);
 
@@ -417,7 +421,7 @@ static int read_cut(const struct span_read *read, uint64_t begin, uint64_t from,
 /* Bytes [@from, @to) of the span. */
 static int read_span(const struct span_read *read, uint64_t from, uint64_t to)
 {
-	const struct span *span = &read->file->spans[read->index];
+	const struct file_span *span = &read->file->spans[read->index];
 	uint64_t element = dtype_info(span->dtype)->size, end;
 	int error;
 

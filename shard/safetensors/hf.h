@@ -3,7 +3,8 @@
  * A checkpoint of safetensors files: one file, Hugging Face's shards with an
  * index, or DCP's sharded safetensors, whose files say where in the tensor
  * each piece lies (DCP_SHARDING_INFO).
- * Source: torch/distributed/checkpoint/{hf_storage,_consolidate_hf_safetensors}.py.
+ * Source: torch/distributed/checkpoint/hf_storage.py and
+ * _consolidate_hf_safetensors.py.
  *
  * Which files count, among those of a folder:
  *

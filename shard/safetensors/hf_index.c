@@ -8,15 +8,15 @@
 #include <json-c/json.h>
 #include <string.h>
 
-struct reader {
+struct hf_index_reader {
 	struct hf_index *to;
 	struct json_walk walk;
 	struct fault *fault;		/* borrowed, may be NULL */
 	bool has_map;
 };
 
-static int refuse(const struct reader *r, int error, const char *reason,
-		  const char *name, size_t size)
+static int refuse(const struct hf_index_reader *r, int error,
+		  const char *reason, const char *name, size_t size)
 {
 	return fault_set_detail(r->fault, error, r->walk.position, reason,
 				name, size);
@@ -41,7 +41,7 @@ static bool is_plain_path(const char *path, size_t size)
 	return true;
 }
 
-static int take_file(struct reader *r, struct json_object *value,
+static int take_file(struct hf_index_reader *r, struct json_object *value,
 		     uint32_t *ret_file)
 {
 	const char *path;
@@ -60,7 +60,7 @@ static int take_file(struct reader *r, struct json_object *value,
 	       fault_set(r->fault, added, 0, strerror(-added));
 }
 
-static int read_pair(struct reader *r, const char *name, size_t size)
+static int read_pair(struct hf_index_reader *r, const char *name, size_t size)
 {
 	struct json_object *value;
 	uint32_t index, file;
@@ -84,7 +84,7 @@ static int read_pair(struct reader *r, const char *name, size_t size)
 	       fault_set(r->fault, -ENOMEM, 0, "out of memory") : 0;
 }
 
-static int read_map(struct reader *r)
+static int read_map(struct hf_index_reader *r)
 {
 	const char *key;
 	size_t size;
@@ -103,7 +103,7 @@ static int read_map(struct reader *r)
 	return error;
 }
 
-static int read_members(struct reader *r)
+static int read_members(struct hf_index_reader *r)
 {
 	struct json_object *value;
 	const char *key;
@@ -133,7 +133,7 @@ static int read_members(struct reader *r)
 int hf_index_read(const char *text, size_t size, struct hf_index *ret,
 		  struct fault *fault)
 {
-	struct reader r = { .to = ret, .fault = fault };
+	struct hf_index_reader r = { .to = ret, .fault = fault };
 	int error;
 
 	name_table_init(&ret->tensors, LIMIT_COUNT);

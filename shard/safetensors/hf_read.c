@@ -15,11 +15,11 @@
 #include <string.h>
 
 /* Chains of pieces: index + 1; 0: the end. */
-struct named {
+struct hf_chain {
 	uint32_t first, last;
 };
 
-struct reader {
+struct hf_reader {
 	struct catalog_builder *builder;
 	const struct hf_file *files;
 	unsigned count;
@@ -27,18 +27,18 @@ struct reader {
 	struct fault *fault;		/* as that of the pieces */
 	struct hf_pieces all;
 	struct name_table names;
-	struct array named;		/* struct named, of each name */
+	struct array named;		/* struct hf_chain, of each name */
 	struct hf_index index;
 	uint64_t lost;		/* tensors of the index that are nowhere */
 };
 
-static int no_memory(const struct reader *r)
+static int no_memory(const struct hf_reader *r)
 {
 	return fault_set(r->fault, -ENOMEM, 0, "out of memory");
 }
 
 /* A file that counts could not be read. */
-static int refuse_file(struct reader *r, unsigned file)
+static int refuse_file(struct hf_reader *r, unsigned file)
 {
 	if (r->fault)
 		*r->fault = r->files[file].fault;
@@ -50,11 +50,11 @@ static int refuse_file(struct reader *r, unsigned file)
 
 /* Add tensor @tensor of file @file under @name. @join: to those that have the
  * name; else it only counts when it is the first. */
-static int add_piece(struct reader *r, unsigned file, uint64_t tensor,
+static int add_piece(struct hf_reader *r, unsigned file, uint64_t tensor,
 		     const struct sharding_piece *what, bool join)
 {
 	struct hf_piece piece = { .file = file, .tensor = (uint32_t)tensor };
-	struct named none = { 0, 0 }, *named;
+	struct hf_chain none = { 0, 0 }, *named;
 	uint32_t index, place;
 	int added = name_table_add(&r->names, what->name, what->name_size,
 				   &index);
@@ -71,7 +71,7 @@ static int add_piece(struct reader *r, unsigned file, uint64_t tensor,
 	if (array_append(&r->all.pieces, &piece, sizeof(piece)))
 		return no_memory(r);
 	place = (uint32_t)(r->all.pieces.size / sizeof(piece));
-	named = (struct named *)(void *)r->named.data + index;
+	named = (struct hf_chain *)(void *)r->named.data + index;
 	if (named->last)
 		((struct hf_piece *)(void *)r->all.pieces.data)
 			[named->last - 1].next = place;
@@ -82,7 +82,7 @@ static int add_piece(struct reader *r, unsigned file, uint64_t tensor,
 }
 
 /* @index_file: only what the index has in that file; -1: all. */
-static int collect_file(struct reader *r, unsigned file, int64_t index_file)
+static int collect_file(struct hf_reader *r, unsigned file, int64_t index_file)
 {
 	const struct safetensors *header = &r->files[file].header;
 	struct sharding_piece what;
@@ -109,7 +109,7 @@ static int collect_file(struct reader *r, unsigned file, int64_t index_file)
 
 /* All files, those with sharding first: what is in one of them does not count
  * elsewhere. */
-static int collect_sharded(struct reader *r)
+static int collect_sharded(struct hf_reader *r)
 {
 	unsigned i;
 	int error = 0;
@@ -130,7 +130,7 @@ static int compare_path(const void *key, const void *file)
 	return strcmp(key, ((const struct hf_file *)file)->path);
 }
 
-static const struct hf_file *find_file(const struct reader *r,
+static const struct hf_file *find_file(const struct hf_reader *r,
 				       const char *path)
 {
 	return bsearch(path, r->files, r->count, sizeof(*r->files),
@@ -138,14 +138,14 @@ static const struct hf_file *find_file(const struct reader *r,
 }
 
 /* Where the index sends us, and what it is there for. */
-static int64_t find_in_index(const struct reader *r, unsigned file)
+static int64_t find_in_index(const struct hf_reader *r, unsigned file)
 {
 	const char *path = r->files[file].path;
 
 	return name_table_find(&r->index.files, path, strlen(path));
 }
 
-static void note_missing_files(struct reader *r)
+static void note_missing_files(struct hf_reader *r)
 {
 	uint32_t i;
 
@@ -162,7 +162,7 @@ static void note_missing_files(struct reader *r)
 
 /* Names of which the file that the index names has none; those of missing
  * files, too. */
-static void note_missing_tensors(struct reader *r)
+static void note_missing_tensors(struct hf_reader *r)
 {
 	const uint32_t *file_of = (const void *)r->index.file_of.data;
 	uint32_t i;
@@ -183,7 +183,7 @@ static void note_missing_tensors(struct reader *r)
 	}
 }
 
-static int collect_indexed(struct reader *r, const struct array *index)
+static int collect_indexed(struct hf_reader *r, const struct array *index)
 {
 	unsigned i;
 	int error = hf_index_read(index->data, index->size, &r->index,
@@ -206,7 +206,7 @@ static int collect_indexed(struct reader *r, const struct array *index)
 	return error;
 }
 
-static int collect_plain(struct reader *r)
+static int collect_plain(struct hf_reader *r)
 {
 	const struct hf_file *model = find_file(r, "model.safetensors");
 	unsigned i;
@@ -219,7 +219,7 @@ static int collect_plain(struct reader *r)
 	return error;
 }
 
-static bool is_sharded(const struct reader *r)
+static bool is_sharded(const struct hf_reader *r)
 {
 	unsigned i;
 
@@ -231,17 +231,17 @@ static bool is_sharded(const struct reader *r)
 
 /* ---- all together -------------------------------------------------------- */
 
-static int add_tensor(struct reader *r, uint32_t index)
+static int add_tensor(struct hf_reader *r, uint32_t index)
 {
-	const struct named *named =
-		(const struct named *)(const void *)r->named.data + index;
+	const struct hf_chain *named =
+		(const struct hf_chain *)(const void *)r->named.data + index;
 	size_t size;
 	const char *name = name_table_name(&r->names, index, &size);
 
 	return hf_tensor_add(&r->all, r->builder, name, size, named->first);
 }
 
-static int read_files(struct reader *r, const struct array *index)
+static int read_files(struct hf_reader *r, const struct array *index)
 {
 	bool sharded = is_sharded(r);
 	struct catalog_origin origin = {
@@ -270,9 +270,11 @@ int hf_read(struct catalog_builder *builder, const struct hf_file *files,
 	    unsigned count, const struct array *index, struct notes *notes,
 	    struct fault *fault, unsigned *ret_bad)
 {
-	struct reader r = { .builder = builder, .files = files, .count = count,
-			    .notes = notes, .fault = fault,
-			    .all = { .files = files, .fault = fault } };
+	struct hf_reader r = {
+		.builder = builder, .files = files, .count = count,
+		.notes = notes, .fault = fault,
+		.all = { .files = files, .fault = fault },
+	};
 	unsigned i;
 	int error;
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* A piece as the catalog has it. */
-struct part {
+struct hf_part {
 	const struct safetensors_tensor *tensor;
 	const uint64_t *written;	/* its sizes in the header */
 	const uint64_t *global;		/* of its tensor; NULL: not known */
@@ -36,7 +36,7 @@ static const struct hf_piece *piece_at(const struct hf_pieces *p,
 }
 
 static void load_part(const struct hf_pieces *p, const struct hf_piece *piece,
-		      struct part *ret)
+		      struct hf_part *ret)
 {
 	const struct safetensors *header = &p->files[piece->file].header;
 	struct sharding_piece what;
@@ -60,7 +60,7 @@ static void load_part(const struct hf_pieces *p, const struct hf_piece *piece,
 
 /* Make @shape hold @part, too. */
 static int grow_shape(struct hf_pieces *p, const struct hf_piece *piece,
-		      const struct part *part, struct box *shape)
+		      const struct hf_part *part, struct box *shape)
 {
 	uint64_t end;
 	unsigned i;
@@ -79,7 +79,7 @@ static int grow_shape(struct hf_pieces *p, const struct hf_piece *piece,
 /* The shape of all pieces from @place on: the one that they state, else what
  * they reach. */
 static int find_shape(struct hf_pieces *p, uint32_t place,
-		      const struct part *head, struct box *shape)
+		      const struct hf_part *head, struct box *shape)
 {
 	const uint64_t *global = NULL;
 	size_t size = head->box.ndim * sizeof(*shape->size);
@@ -89,7 +89,7 @@ static int find_shape(struct hf_pieces *p, uint32_t place,
 	shape->ndim = head->box.ndim;
 	while (place && !error) {
 		const struct hf_piece *piece = piece_at(p, place);
-		struct part part;
+		struct hf_part part;
 
 		load_part(p, piece, &part);
 		if (part.tensor->dtype != head->tensor->dtype)
@@ -113,7 +113,7 @@ static int find_shape(struct hf_pieces *p, uint32_t place,
 }
 
 /* Is @part all of a tensor of the shape @shape? */
-static bool is_whole(const struct part *part, const struct box *shape)
+static bool is_whole(const struct hf_part *part, const struct box *shape)
 {
 	unsigned i;
 
@@ -134,7 +134,7 @@ static int write_shape(struct hf_pieces *p, uint32_t place,
 	const struct hf_piece *piece = piece_at(p, place);
 	unsigned last = shape->ndim - 1;
 	size_t size = shape->ndim * sizeof(*ret_written);
-	struct part part;
+	struct hf_part part;
 	uint64_t bits;
 
 	load_part(p, piece, &part);
@@ -168,7 +168,7 @@ static int add_shards(struct hf_pieces *p, struct catalog_builder *builder,
 		const struct hf_piece *piece = piece_at(p, place);
 		const struct hf_file *file = &p->files[piece->file];
 		struct catalog_item item = { .flags = CATALOG_RAW };
-		struct part part;
+		struct hf_part part;
 
 		load_part(p, piece, &part);
 		item.offset = file->header.data_offset + part.tensor->begin;
@@ -190,7 +190,7 @@ int hf_tensor_add(struct hf_pieces *p, struct catalog_builder *builder,
 {
 	struct catalog_tensor tensor = { .name = name, .name_size = size };
 	uint64_t written[LIMIT_NDIM];
-	struct part head;
+	struct hf_part head;
 	int error;
 
 	load_part(p, piece_at(p, first), &head);

@@ -10,7 +10,7 @@
 /* Which members of a tensor were seen. */
 enum { SEEN_DTYPE = 1, SEEN_SHAPE = 2, SEEN_OFFSETS = 4, SEEN_ALL = 7 };
 
-struct header {
+struct header_text {
 	struct safetensors *to;
 	struct json_walk walk;
 	struct fault *fault;		/* borrowed, may be NULL */
@@ -19,13 +19,13 @@ struct header {
 	size_t name_size;
 };
 
-static int refuse(const struct header *h, int error, const char *reason)
+static int refuse(const struct header_text *h, int error, const char *reason)
 {
 	return fault_set_detail(h->fault, error, h->walk.position, reason,
 				h->name, h->name_size);
 }
 
-static int no_memory(const struct header *h)
+static int no_memory(const struct header_text *h)
 {
 	return fault_set(h->fault, -ENOMEM, 0, "out of memory");
 }
@@ -37,7 +37,7 @@ static bool is_key(const char *key, size_t size, const char *what)
 
 /* ---- members of a tensor ------------------------------------------------- */
 
-static int take_dtype(const struct header *h, struct json_object *value,
+static int take_dtype(const struct header_text *h, struct json_object *value,
 		      struct safetensors_tensor *tensor)
 {
 	const char *name;
@@ -65,7 +65,7 @@ static bool take_number(struct json_object *value, uint64_t *ret_number)
 	return *ret_number > 0 || json_object_get_int64(value) == 0;
 }
 
-static int take_shape(const struct header *h, struct json_object *value,
+static int take_shape(const struct header_text *h, struct json_object *value,
 		      struct safetensors_tensor *tensor)
 {
 	uint64_t sizes[LIMIT_NDIM];
@@ -86,7 +86,7 @@ static int take_shape(const struct header *h, struct json_object *value,
 	       no_memory(h) : 0;
 }
 
-static int take_offsets(const struct header *h, struct json_object *value,
+static int take_offsets(const struct header_text *h, struct json_object *value,
 			struct safetensors_tensor *tensor)
 {
 	if (!json_object_is_type(value, json_type_array) ||
@@ -99,7 +99,7 @@ static int take_offsets(const struct header *h, struct json_object *value,
 	return 0;
 }
 
-static int take_member(struct header *h, const char *key, size_t size,
+static int take_member(struct header_text *h, const char *key, size_t size,
 		       unsigned *seen, struct safetensors_tensor *tensor)
 {
 	unsigned which = is_key(key, size, "dtype") ? SEEN_DTYPE :
@@ -126,7 +126,7 @@ static int take_member(struct header *h, const char *key, size_t size,
 
 /* Do the offsets fit the shape? The product of all that is not 0 must be a
  * number, too: strides are such products. */
-static int check_size(const struct header *h,
+static int check_size(const struct header_text *h,
 		      const struct safetensors_tensor *tensor)
 {
 	const uint64_t *sizes = safetensors_dims(h->to, tensor);
@@ -150,7 +150,7 @@ static int check_size(const struct header *h,
 	return 0;
 }
 
-static int read_tensor(struct header *h)
+static int read_tensor(struct header_text *h)
 {
 	struct safetensors_tensor tensor = {
 		.name = h->to->names.size,
@@ -188,7 +188,7 @@ static int read_tensor(struct header *h)
 
 /* ---- the rest of the header ---------------------------------------------- */
 
-static int take_text(struct header *h, bool sharding)
+static int take_text(struct header_text *h, bool sharding)
 {
 	uint64_t source = SAFETENSORS_PREFIX_SIZE + h->walk.position;
 	struct json_object *value;
@@ -212,7 +212,7 @@ static int take_text(struct header *h, bool sharding)
 	return error;
 }
 
-static int read_metadata(struct header *h)
+static int read_metadata(struct header_text *h)
 {
 	const char *key;
 	size_t size;
@@ -232,7 +232,7 @@ static int read_metadata(struct header *h)
 	return error;
 }
 
-static int read_members(struct header *h)
+static int read_members(struct header_text *h)
 {
 	int error = json_walk_enter(&h->walk);
 
@@ -250,7 +250,7 @@ static int read_members(struct header *h)
 int safetensors_text_read(struct safetensors *to, const char *text,
 			  size_t size, struct fault *fault)
 {
-	struct header header = { .to = to, .fault = fault };
+	struct header_text header = { .to = to, .fault = fault };
 	int error = json_walk_init(&header.walk, text, size, fault);
 
 	/* What is empty has an address, too. */

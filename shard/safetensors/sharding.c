@@ -14,7 +14,7 @@ struct stored_piece {
 	uint64_t name_size;
 };
 
-struct reader {
+struct sharding_reader {
 	const struct safetensors *header;
 	struct sharding *to;
 	struct json_walk walk;
@@ -23,21 +23,22 @@ struct reader {
 	struct stored_piece *piece;		 /* of it */
 };
 
-static int refuse(const struct reader *r, int error, const char *reason)
+static int refuse(const struct sharding_reader *r, int error,
+		  const char *reason)
 {
 	return fault_set_detail(r->fault, error, 0, reason,
 				safetensors_name(r->header, r->tensor),
 				r->tensor->name_size);
 }
 
-static int no_memory(const struct reader *r)
+static int no_memory(const struct sharding_reader *r)
 {
 	return fault_set(r->fault, -ENOMEM, 0, "out of memory");
 }
 
 /* A list of a number for each axis. */
-static int take_numbers(const struct reader *r, struct json_object *value,
-			uint64_t *ret_place)
+static int take_numbers(const struct sharding_reader *r,
+			struct json_object *value, uint64_t *ret_place)
 {
 	uint64_t numbers[LIMIT_NDIM];
 	unsigned i;
@@ -64,7 +65,7 @@ static int take_numbers(const struct reader *r, struct json_object *value,
 	       no_memory(r) : 0;
 }
 
-static int take_name(const struct reader *r, struct json_object *value)
+static int take_name(const struct sharding_reader *r, struct json_object *value)
 {
 	if (r->piece->name)
 		return refuse(r, -EBADMSG, "sharding with a key given twice");
@@ -84,7 +85,7 @@ static bool is_key(const char *key, size_t size, const char *what)
 }
 
 /* Null stands for what is not given. */
-static int take_member(struct reader *r, const char *key, size_t size)
+static int take_member(struct sharding_reader *r, const char *key, size_t size)
 {
 	bool offsets = is_key(key, size, "saved_offsets");
 	bool global = is_key(key, size, "global_shape");
@@ -106,7 +107,7 @@ static int take_member(struct reader *r, const char *key, size_t size)
 
 /* What is said of one key; of a key that the file does not have, nothing
  * counts. */
-static int read_piece(struct reader *r, const char *key, size_t size)
+static int read_piece(struct sharding_reader *r, const char *key, size_t size)
 {
 	int64_t index = safetensors_find(r->header, key, size);
 	int error;
@@ -129,7 +130,7 @@ static int read_piece(struct reader *r, const char *key, size_t size)
 	return error;
 }
 
-static int read_pieces(struct reader *r)
+static int read_pieces(struct sharding_reader *r)
 {
 	const char *key;
 	size_t size;
@@ -145,7 +146,7 @@ static int read_pieces(struct reader *r)
 }
 
 /* A piece for each tensor; nothing else has the place 0. */
-static int make_room(struct reader *r)
+static int make_room(struct sharding_reader *r)
 {
 	size_t size = r->header->tensor_count * sizeof(struct stored_piece);
 	void *pieces = size > 0 ? array_add(&r->to->pieces, size) : NULL;
@@ -164,7 +165,9 @@ int sharding_read(const struct safetensors *header, struct sharding *ret,
 		  struct fault *fault)
 {
 	struct sharding to = { .pieces = { .data = NULL } };
-	struct reader r = { .header = header, .to = &to, .fault = fault };
+	struct sharding_reader r = {
+		.header = header, .to = &to, .fault = fault,
+	};
 	int error = 0;
 
 	if (header->is_sharded) {

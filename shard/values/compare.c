@@ -21,7 +21,7 @@ static const double least = 1e-140, greatest = 1e140;
 typedef double pair __attribute__((vector_size(16)));
 typedef int64_t mask __attribute__((vector_size(16)));
 
-struct block {
+struct compare_block {
 	const struct compare_side *left, *right;
 	const unsigned char *a, *b;	/* their elements */
 	unsigned count;			/* of elements */
@@ -39,7 +39,7 @@ static bool is_complex(enum dtype dtype)
 
 /* Sums of squares and largest sizes of a block, neither of which is a number
  * when one of its elements is not. */
-struct totals {
+struct compare_totals {
 	double distance, norm, most, largest;
 };
 
@@ -64,11 +64,11 @@ static inline pair larger(pair a, pair b)
 }
 
 /* All of @x and @y, padded to whole lanes. */
-static struct totals total(const struct block *b)
+static struct compare_totals total(const struct compare_block *b)
 {
 	pair distance[VECTORS] = { { 0 } }, norm[VECTORS] = { { 0 } };
 	pair most[VECTORS] = { { 0 } }, largest[VECTORS] = { { 0 } };
-	struct totals t = { 0, 0, 0, 0 };
+	struct compare_totals t = { 0, 0, 0, 0 };
 	unsigned i, k;
 
 	for (i = 0; i < b->count; i += LANES)
@@ -96,9 +96,9 @@ static bool is_ordinary(double largest)
 }
 
 /* True: done. */
-static bool add_fast(struct comparison *c, struct block *b)
+static bool add_fast(struct comparison *c, struct compare_block *b)
 {
-	struct totals t;
+	struct compare_totals t;
 	unsigned i;
 
 	for (i = b->count; i % LANES != 0; i++)
@@ -126,7 +126,7 @@ static double size_of_element(const double *x, unsigned parts)
 }
 
 /* How far element @i of both sides is apart. */
-static double distance_of(const struct block *b, unsigned i)
+static double distance_of(const struct compare_block *b, unsigned i)
 {
 	const double *x = b->x + i * b->parts, *y = b->y + i * b->parts;
 	double d[2] = { apart(x[0], y[0]) };
@@ -152,7 +152,7 @@ static bool has_nan(const double *x, unsigned parts)
 	return isnan(x[0]) || (parts == 2 && isnan(x[1]));
 }
 
-static void add_slowly(struct comparison *c, const struct block *b)
+static void add_slowly(struct comparison *c, const struct compare_block *b)
 {
 	unsigned i;
 
@@ -197,7 +197,7 @@ static void fill(double *x, enum dtype dtype, const unsigned char *data,
 	}
 }
 
-static bool differs(const struct block *b, unsigned i)
+static bool differs(const struct compare_block *b, unsigned i)
 {
 	const double *x = b->x + i * b->parts, *y = b->y + i * b->parts;
 	size_t size = dtype_info(b->left->dtype)->size;
@@ -212,13 +212,13 @@ static bool differs(const struct block *b, unsigned i)
 }
 
 /* Integers that doubles would blur. */
-static bool is_wide(const struct block *b)
+static bool is_wide(const struct compare_block *b)
 {
 	return b->left->dtype == b->right->dtype && !b->same &&
 	       (b->left->dtype == DTYPE_I64 || b->left->dtype == DTYPE_U64);
 }
 
-static struct comparison compare_block(struct block *b, bool find_first)
+static struct comparison compare_block(struct compare_block *b, bool find_first)
 {
 	struct comparison c = COMPARISON_NONE;
 	size_t size = dtype_info(b->left->dtype)->size;
@@ -246,7 +246,7 @@ void compare_add(struct comparison *comparison,
 		 const struct compare_side *left,
 		 const struct compare_side *right, uint64_t count)
 {
-	struct block block = {
+	struct compare_block block = {
 		.left = left, .right = right,
 		.a = left->data, .b = right->data,
 		.parts = is_complex(left->dtype) || is_complex(right->dtype) ?

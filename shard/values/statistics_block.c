@@ -27,12 +27,12 @@ typedef double pair __attribute__((vector_size(16)));
 typedef int64_t mask __attribute__((vector_size(16)));
 
 /* Padded to whole lanes. */
-struct block {
+struct statistics_block {
 	double x[STATISTICS_BLOCK];
 	unsigned count;
 };
 
-static void pad(struct block *b, double value)
+static void pad(struct statistics_block *b, double value)
 {
 	unsigned i;
 
@@ -54,7 +54,7 @@ static inline pair choose(mask condition, pair yes, pair no)
 }
 
 /* Of a block without NaN. */
-static void find_extremes(const struct block *b, double *ret_min,
+static void find_extremes(const struct statistics_block *b, double *ret_min,
 			  double *ret_max)
 {
 	pair low[VECTORS], high[VECTORS];
@@ -80,7 +80,7 @@ static void find_extremes(const struct block *b, double *ret_min,
 
 /* What all are more than the first, in all; not finite when one is not. The
  * difference makes the mean of equal numbers exact. */
-static double sum(const struct block *b, uint64_t *ret_zeros)
+static double sum(const struct statistics_block *b, uint64_t *ret_zeros)
 {
 	pair total[VECTORS] = { { 0 } };
 	pair first = { b->x[0], b->x[0] };
@@ -106,7 +106,7 @@ static double sum(const struct block *b, uint64_t *ret_zeros)
 	return result;
 }
 
-static double sum_squares(struct block *b, double mean)
+static double sum_squares(struct statistics_block *b, double mean)
 {
 	pair total[VECTORS] = { { 0 } };
 	pair middle = { mean, mean };
@@ -125,7 +125,7 @@ static double sum_squares(struct block *b, double mean)
 	return result;
 }
 
-static void sum_long(const struct block *b, struct statistics *s)
+static void sum_long(const struct statistics_block *b, struct statistics *s)
 {
 	unsigned i;
 
@@ -139,7 +139,7 @@ static void sum_long(const struct block *b, struct statistics *s)
 	}
 }
 
-static void take_out_specials(struct block *b, struct statistics *s)
+static void take_out_specials(struct statistics_block *b, struct statistics *s)
 {
 	unsigned i, count = 0;
 
@@ -154,7 +154,7 @@ static void take_out_specials(struct block *b, struct statistics *s)
 	b->count = count;
 }
 
-static struct statistics describe(struct block *b)
+static struct statistics describe(struct statistics_block *b)
 {
 	struct statistics s = { .count = b->count };
 	double extra, largest;
@@ -216,7 +216,7 @@ struct statistics statistics_block(enum dtype dtype, const void *data,
 				   unsigned count)
 {
 	struct statistics s;
-	struct block block;
+	struct statistics_block block;
 
 	block.count = count;
 	convert_to_double(dtype, data, block.x, count);

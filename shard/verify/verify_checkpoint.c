@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct run {
+struct verify_run {
 	struct verify *v;
 	struct verify_buffer *buffer;
 	const struct verify_place *item;
@@ -31,7 +31,7 @@ struct run {
 };
 
 /* The entries of the item are now known to be @what. */
-static void mark_item(const struct run *run, unsigned what)
+static void mark_item(const struct verify_run *run, unsigned what)
 {
 	uint64_t i;
 
@@ -41,8 +41,8 @@ static void mark_item(const struct run *run, unsigned what)
 
 /* ---- archives ------------------------------------------------------------ */
 
-static void conclude(const struct run *run, const struct verify_item *item,
-		     bool good)
+static void conclude(const struct verify_run *run,
+		     const struct verify_item *item, bool good)
 {
 	if (!good)
 		mark_item(run, ENTRY_UNCHECKED);
@@ -54,7 +54,7 @@ static void conclude(const struct run *run, const struct verify_item *item,
 }
 
 /* @ret_last: all parts are done, or failed. */
-static bool hash_part(const struct run *run, struct verify_item *item,
+static bool hash_part(const struct verify_run *run, struct verify_item *item,
 		      bool *ret_last)
 {
 	uint64_t size = verify_part_size(run->shard);
@@ -74,7 +74,7 @@ static bool hash_part(const struct run *run, struct verify_item *item,
 	return good;
 }
 
-static void hash(const struct run *run, struct verify_item *item)
+static void hash(const struct verify_run *run, struct verify_item *item)
 {
 	const struct verify_range all = { .begin = 0, .end = UINT64_MAX };
 	struct verify_part none;
@@ -90,7 +90,7 @@ static void hash(const struct run *run, struct verify_item *item)
 
 /* Compare the item with every shard that is said to be in it, and tell what
  * was found. */
-static void tell_refs(struct run *run, struct verify_item *item)
+static void tell_refs(struct verify_run *run, struct verify_item *item)
 {
 	struct verify *v = run->v;
 	unsigned count = item->findings->count;
@@ -116,7 +116,7 @@ static void tell_refs(struct run *run, struct verify_item *item)
 
 /* ---- safetensors --------------------------------------------------------- */
 
-static void tell_match(struct run *run, const struct verify_ref *ref,
+static void tell_match(struct verify_run *run, const struct verify_ref *ref,
 		       enum blob_match match)
 {
 	static const enum verify_kind kinds[] = {
@@ -131,7 +131,7 @@ static void tell_match(struct run *run, const struct verify_ref *ref,
 		verify_tell(run->v, ref, kinds[match], blob_reason(match), "");
 }
 
-static void check_blob(struct run *run, const struct blob *blob)
+static void check_blob(struct verify_run *run, const struct blob *blob)
 {
 	const struct catalog *catalog = run->v->catalog;
 	uint64_t i, offset;
@@ -154,7 +154,7 @@ static int use_blob(void *context, const struct input *input)
 {
 	struct verify_findings findings = { .count = 1 };
 	struct fault *fault = &findings.list[0].fault;
-	struct run *run = context;
+	struct verify_run *run = context;
 	struct blob blob;
 	uint64_t i;
 
@@ -181,7 +181,7 @@ static int use_blob(void *context, const struct input *input)
 static int use(void *context, const struct input *input)
 {
 	struct verify_findings findings = { .count = 0 };
-	struct run *run = context;
+	struct verify_run *run = context;
 	struct verify_item item;
 
 	run->used = true;
@@ -205,7 +205,7 @@ static int use(void *context, const struct input *input)
 }
 
 /* The item could not be had at all. 0 when that says something about it. */
-static int refuse(const struct run *run, int error)
+static int refuse(const struct verify_run *run, int error)
 {
 	bool transformed = run->shard->flags & CATALOG_TRANSFORMED;
 	const char *reason = "stored item cannot be read";
@@ -278,7 +278,7 @@ int verify_unit(struct verify *verify, struct verify_buffer *buffer,
 		uint64_t index)
 {
 	struct verify_place *item = find_item(verify, index);
-	struct run run = {
+	struct verify_run run = {
 		.v = verify, .buffer = buffer, .item = item,
 		.shard = verify_shard(verify, &verify->refs[item->first_ref]),
 		.part = index - item->first_unit,

@@ -222,7 +222,7 @@ static bool is_blob(const struct verify *v, const struct catalog_shard *shard)
 }
 
 /* Where the items of one file have come to. */
-struct reach {
+struct file_reach {
 	uint32_t file;
 	uint64_t end;			/* bytes */
 	uint64_t twice;			/* bytes of items over others */
@@ -234,7 +234,8 @@ struct reach {
  * ranks that each have metadata of their own they are copies of what another
  * one has, too.
  */
-static void note_gap(struct verify *v, const struct reach *reach, uint64_t end)
+static void note_gap(struct verify *v, const struct file_reach *reach,
+		     uint64_t end)
 {
 	if (reach->end >= end || v->catalog->origin.format != CATALOG_DCP)
 		return;
@@ -243,11 +244,11 @@ static void note_gap(struct verify *v, const struct reach *reach, uint64_t end)
 		     "belong to no stored item");
 }
 
-static void end_file(struct verify *v, const struct reach *reach)
+static void end_file(struct verify *v, const struct file_reach *reach)
 {
 	if (reach->file != CATALOG_NO_FILE && !v->cut[reach->file])
 		note_gap(v, reach,
-				 checkpoint_pin(v->checkpoint, reach->file)->size);
+			 checkpoint_pin(v->checkpoint, reach->file)->size);
 }
 
 /* The items of refs [@first, @end) are not to be read. */
@@ -273,15 +274,15 @@ static void tell_overlap(struct verify *v, uint64_t first, uint64_t end,
  * is not to be read: items over each other could make a small file a lot of
  * work.
  */
-static bool place_item(struct verify *v, struct reach *reach, uint64_t first,
-		       uint64_t end)
+static bool place_item(struct verify *v, struct file_reach *reach,
+		       uint64_t first, uint64_t end)
 {
 	const struct catalog_shard *shard = verify_shard(v, &v->refs[first]);
 	bool fits = true;
 
 	if (shard->file != reach->file) {
 		end_file(v, reach);
-		*reach = (struct reach){ .file = shard->file };
+		*reach = (struct file_reach){ .file = shard->file };
 	}
 	note_gap(v, reach, shard->offset);
 	if (shard->offset < reach->end) {
@@ -326,7 +327,7 @@ static uint64_t end_of_item(struct verify *v, uint64_t first, uint64_t end)
 
 static void list_items(struct verify *v)
 {
-	struct reach reach = { .file = CATALOG_NO_FILE };
+	struct file_reach reach = { .file = CATALOG_NO_FILE };
 	uint64_t units = 0, kept = 0, first = 0, end, same;
 
 	for (; first < v->ref_count; first = end) {
