@@ -55,6 +55,20 @@ struct catalog *catalog_out_finish(struct catalog_builder *builder)
 	return catalog;
 }
 
+struct catalog *catalog_out_files(const char *const *names, unsigned count)
+{
+	struct notes notes;
+	struct catalog_builder *builder = catalog_out_create(&notes);
+	uint32_t index;
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		assert_int_equal(catalog_builder_file(builder, names[i],
+						      strlen(names[i]),
+						      &index), 0);
+	return catalog_out_finish(builder);
+}
+
 struct catalog *catalog_out_world(const struct world *world)
 {
 	struct notes notes;

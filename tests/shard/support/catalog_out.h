@@ -16,6 +16,9 @@ void catalog_out_end(struct catalog_builder *builder);
 /* The catalog; the builder is destroyed. */
 struct catalog *catalog_out_finish(struct catalog_builder *builder);
 
+/* One of so many files and nothing in them. */
+struct catalog *catalog_out_files(const char *const *names, unsigned count);
+
 /* The tensor "w" of @world, whose part N is "stored" at offset N: of a shard
  * the catalog then tells which part it is. */
 struct catalog *catalog_out_world(const struct world *world);

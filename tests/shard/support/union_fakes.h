@@ -36,6 +36,9 @@ extern char said[SAID_MAX][512];
 extern unsigned said_count;
 extern uint64_t real_hash[2];		/* of files whose content is REAL */
 
+/* For struct comparer and who makes one; @context is &peers. */
+void say(void *context, const char *line);
+
 /* NULL is fine. */
 void put(struct union_folder *folder);
 
