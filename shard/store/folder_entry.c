@@ -53,6 +53,8 @@ bool stored_entry_next(const void *data, size_t size, size_t *position,
 	if (stored.entry.name_size > left ||
 	    stored.entry.target_size > left - stored.entry.name_size ||
 	    stored.entry.target_size > 4095 ||
+	    (stored.entry.target_size > 0 &&
+	     !S_ISLNK(stored.entry.pin.mode)) ||
 	    memchr(stored.target, '\0', stored.entry.target_size) ||
 	    !is_name(stored.name, stored.entry.name_size))
 		return false;

@@ -29,7 +29,7 @@ int stored_entry_append(struct array *out, const char *name,
 			size_t target_size);
 
 /* The entry at @position of @size bytes, which is checked: its name is a
- * name. Moves @position on. False at the end, or when what follows is no
+ * name, and only a link has a target. Moves @position on. False at the end, or when what follows is no
  * entry: then @position is not @size. */
 bool stored_entry_next(const void *data, size_t size, size_t *position,
 		       struct stored *ret_stored);

@@ -12,7 +12,9 @@ static void make_entry(struct array *out, const char *name, size_t name_size,
 		       const char *target, size_t target_size)
 {
 	struct stored_entry entry = {
-		.pin = { .mode = S_IFREG | 0644 }, .name_size = (uint16_t)name_size,
+		.pin = { .mode = target_size > 0 ? S_IFLNK | 0777 :
+						   S_IFREG | 0644 },
+		.name_size = (uint16_t)name_size,
 		.target_size = (uint16_t)target_size,
 	};
 
@@ -138,6 +140,25 @@ static void targets(void **state)
 	assert_false(is_good("a", 1, "b\0c", 3));
 }
 
+/* What is no link has none. */
+static void targets_of_files(void **state)
+{
+	const struct stat link = { .st_mode = S_IFLNK | 0777 };
+	const struct stat file = { .st_mode = S_IFREG | 0644 };
+	struct array list = { .data = NULL };
+	bool whole;
+
+	(void)state;
+	assert_int_equal(stored_entry_append(&list, "a", &link, "b", 1), 0);
+	assert_int_equal(count_entries(list.data, list.size, &whole), 1);
+	assert_true(whole);
+	list.size = 0;
+	assert_int_equal(stored_entry_append(&list, "a", &file, "b", 1), 0);
+	assert_int_equal(count_entries(list.data, list.size, &whole), 0);
+	assert_false(whole);
+	array_finish(&list);
+}
+
 static void cut_anywhere(void **state)
 {
 	struct array list = { .data = NULL };
@@ -184,6 +205,7 @@ int main(void)
 		cmocka_unit_test(there_and_back),
 		cmocka_unit_test(names),
 		cmocka_unit_test(targets),
+		cmocka_unit_test(targets_of_files),
 		cmocka_unit_test(cut_anywhere),
 		cmocka_unit_test(noise),
 	};
