@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A control message as another rank might send it: its head is checked, its
- * payload read as its service says, and a server answers it from a small store,
- * with hooks that check what they are given. The server stands on an engine whose
- * transport takes answers and does nothing else.
+ * Control messages as another rank might send them, one behind the other: their
+ * heads are checked, their payloads read as their services say, and a server
+ * answers them from a small store with a checkpoint, with hooks that check what
+ * they are given. The server stands on an engine whose transport takes answers
+ * and does nothing else.
  */
 #include "tests/fuzz/fuzz.h"
+
+#include "support/opening.h"
 
 #include "comm/server.h"
 
@@ -14,7 +17,74 @@
 #include <string.h>
 #include <unistd.h>
 
+/* ---- the store ----------------------------------------------------------- */
+
+static const char *const files[] = { "model.safetensors", "file" };
+static char folder_path[] = "/tmp/fuzz_message-XXXXXX";
 static int folder = -1;
+static struct checkpoint *checkpoint;
+
+static void remove_folder(void)
+{
+	unsigned i;
+
+	opening_close(checkpoint);
+	for (i = 0; i < 2; i++)
+		unlinkat(folder, files[i], 0);
+	unlinkat(folder, "link", 0);
+	rmdir(folder_path);
+}
+
+static void write_file(const char *name, const void *data, size_t size)
+{
+	int fd = openat(folder, name,
+			O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+	close(fd);
+}
+
+/* "w" has 4 times 4 floats. */
+static void make_folder(void)
+{
+	static const char header[] = "\x40\0\0\0\0\0\0\0"
+		"{\"w\":{\"dtype\":\"F32\",\"shape\":[4,4],"
+		"\"data_offsets\":[0,64]}}       ";
+	const struct checkpoint_options options = { .file = NULL };
+	struct checkpoint_report report;
+	char file[8 + 64 + 64] = { 0 };
+
+	_Static_assert(sizeof(header) == 8 + 64 + 1, "it says its own size");
+	memcpy(file, header, sizeof(header) - 1);
+	CHECK(mkdtemp(folder_path));
+	folder = open(folder_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(folder >= 0);
+	atexit(remove_folder);
+	write_file(files[0], file, sizeof(file));
+	write_file(files[1], "some text", 9);
+	CHECK(symlinkat("file", folder, "link") == 0);
+	CHECK(opening_checkpoint(folder, &options, &checkpoint, &report) ==
+	      0);
+}
+
+/* A pin that begins with so many ones stands for that of a file: of the first
+ * for pieces, else of the second. Nobody can guess it, or write it down. */
+static void put_pins(unsigned service, uint8_t *payload, size_t size)
+{
+	static const uint8_t ones[16] = { 255, 255, 255, 255, 255, 255, 255,
+					  255, 255, 255, 255, 255, 255, 255,
+					  255, 255 };
+	struct stat status;
+	struct pin pin;
+	size_t i;
+
+	CHECK(fstatat(folder, files[service != SERVICE_PIECES], &status, 0) ==
+	      0);
+	pin = pin_from_stat(&status);
+	for (i = 0; i + sizeof(pin) <= size; i++)
+		if (memcmp(payload + i, ones, sizeof(ones)) == 0)
+			memcpy(payload + i, &pin, sizeof(pin));
+}
 
 /* ---- hooks --------------------------------------------------------------- */
 
@@ -35,30 +105,49 @@ static void check_path(const char *path)
 	      !strstr(around, "/../"));
 }
 
+static int hold(struct held_checkpoint *held, int *held_count)
+{
+	*held = (struct held_checkpoint){ .checkpoint = checkpoint,
+					  .path = "", .hold = held_count };
+	++*held_count;
+	return 0;
+}
+
+/* That of the store; others cannot be read, or are not there. */
 static int hook_find(void *context, const struct catalog_wanted *wanted,
 		     struct held_checkpoint *ret_held)
 {
-	(void)context;
-	(void)ret_held;
 	check_path(wanted->path);
-	return wanted->kept ? -ESTALE : -EBADMSG;
+	return !*wanted->path ? hold(ret_held, context) :
+	       wanted->kept ? -ESTALE : -EBADMSG;
 }
 
+/* It has every hash but 0, once. */
 static int hook_find_id(void *context, const struct catalog_id *id,
 			unsigned skip, struct held_checkpoint *ret_held)
 {
-	(void)context;
-	(void)id;
-	(void)ret_held;
-	CHECK(skip == 0);
-	return -ENODATA;
+	CHECK(skip <= 1);
+	return id->hash[0] == 0 || skip > 0 ? -ENODATA :
+	       hold(ret_held, context);
 }
 
 static int hook_look(void *context, const char *path)
 {
 	(void)context;
 	check_path(path);
-	return 0;
+	return strcmp(path, "gone") == 0 ? -ENOENT : 0;
+}
+
+static void hook_put(void *context, const struct held_checkpoint *held)
+{
+	CHECK(held->checkpoint == checkpoint && held->hold == context);
+	--*(int *)context;
+}
+
+static void hook_say(void *context, const char *line)
+{
+	(void)context;
+	CHECK(strlen(line) < 1024);
 }
 
 /* ---- the engine ---------------------------------------------------------- */
@@ -105,28 +194,12 @@ static struct engine *make_engine(void)
 	return engine;
 }
 
-/* An empty one, that has no name any more. */
-static void make_folder(void)
-{
-	char path[] = "/tmp/fuzz_message-XXXXXX";
+/* Of one input: rooms for answers are not had back. */
+enum { MESSAGES_MAX = 16 };
 
-	CHECK(mkdtemp(path));
-	folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	CHECK(folder >= 0 && rmdir(path) == 0);
-}
-
-static void serve(const struct message *message, const uint8_t *payload)
+static void serve(struct server *server, struct engine *engine,
+		  const struct message *message, const uint8_t *payload)
 {
-	struct counters_reads counters = { .requests = 0 };
-	const struct answering from = {
-		.own = folder, .counters = &counters,
-		.checkpoints = {
-			.find = hook_find, .find_id = hook_find_id,
-			.look = hook_look,
-		},
-	};
-	struct server server;
-	struct engine *engine = make_engine();
 	struct engine_request *request = malloc(sizeof(*request) +
 						message->size);
 
@@ -136,13 +209,13 @@ static void serve(const struct message *message, const uint8_t *payload)
 		.expires_ms = UINT64_MAX / 2000,
 	};
 	memcpy(request->payload, payload, message->size);
-	server_init(&server, NULL, &from);
-	server_run(&server, request);
-	server_finish(&server);
-	engine_destroy(engine);
+	put_pins(message->service, request->payload, message->size);
+	server_run(server, request);
 }
 
-static void run(const uint8_t *data, size_t size)
+/* One message of @size bytes. */
+static void run_one(struct server *server, struct engine *engine,
+		    const uint8_t *data, size_t size)
 {
 	struct message message;
 	uint32_t of = PEERS_OWN;
@@ -155,19 +228,67 @@ static void run(const uint8_t *data, size_t size)
 	if (message.service == SERVICE_LIST && message.size >= sizeof(of))
 		memcpy(&of, data + sizeof(message), sizeof(of));
 	if (of == PEERS_OWN)
-		serve(&message, data + sizeof(message));
+		serve(server, engine, &message, data + sizeof(message));
+}
+
+/* How long the first message says that it is, if that much is there. */
+static size_t first_size(const uint8_t *data, size_t size)
+{
+	struct message head;
+	size_t whole = size;
+
+	if (size >= sizeof(head)) {
+		memcpy(&head, data, sizeof(head));
+		whole = sizeof(head) + head.size;
+	}
+	return whole < size ? whole : size;
+}
+
+static void run(const uint8_t *data, size_t size)
+{
+	struct counters_reads counters = { .requests = 0 };
+	int held_count = 0;
+	const struct answering from = {
+		.own = folder, .counters = &counters,
+		.checkpoints = {
+			.context = &held_count, .find = hook_find,
+			.find_id = hook_find_id, .look = hook_look,
+			.put = hook_put, .say = hook_say,
+		},
+	};
+	struct engine *engine = make_engine();
+	struct server server;
+	unsigned i;
+
+	server_init(&server, NULL, &from);
+	for (i = 0; i < MESSAGES_MAX && size > 0; i++) {
+		size_t first = first_size(data, size);
+
+		run_one(&server, engine, data, first);
+		data += first;
+		size -= first;
+	}
+	server_finish(&server);
+	CHECK(held_count == 0);
+	engine_destroy(engine);
 }
 
 /* What a liar can put right himself. */
 static void put_right(uint8_t *data, size_t size)
 {
 	struct message head, good;
+	size_t first;
 
-	message_init(&good, MESSAGE_REQUEST, 3);
-	memcpy(&head, data, sizeof(head));
-	good.service = 1 + head.service % (SERVICE_COUNT - 1);
-	good.size = (uint32_t)(size - sizeof(head));
-	memcpy(data, &good, sizeof(good));
+	for (; size >= sizeof(head); data += first, size -= first) {
+		first = first_size(data, size);
+		memcpy(&head, data, sizeof(head));
+		message_init(&good, MESSAGE_REQUEST, 3);
+		good.service = head.service > 0 &&
+			       head.service < SERVICE_COUNT ? head.service :
+			       1 + head.service % (SERVICE_COUNT - 1);
+		good.size = (uint32_t)(first - sizeof(head));
+		memcpy(data, &good, sizeof(good));
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -177,11 +298,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (folder < 0)
 		make_folder();
 	run(data, size);
-	if (size < sizeof(struct message) || size > MESSAGE_SIZE_MAX)
-		return 0;
-	copy = malloc(size);
+	copy = malloc(size + 1);
 	CHECK(copy);
-	memcpy(copy, data, size);
+	if (size > 0)
+		memcpy(copy, data, size);
 	put_right(copy, size);
 	run(copy, size);
 	free(copy);
