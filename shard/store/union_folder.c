@@ -224,7 +224,10 @@ static void merge_name(const struct merge *merge, const struct store_entry *all,
 
 	first.replicas = replicas;
 	for (i = 0; i < count; i++)
-		if (i > 0 && !is_same(merge, &all[0], &all[i]))
+		/* A folder that changes meanwhile may have a name twice. */
+		if (i > 0 && all[i - 1].owner == all[i].owner)
+			continue;
+		else if (i > 0 && !is_same(merge, &all[0], &all[i]))
 			own = all[i].owner == merge->peers->rank ? &all[i] :
 								   own;
 		else if (is_file)

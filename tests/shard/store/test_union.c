@@ -108,6 +108,21 @@ static void the_lowest_rank_wins(void **state)
 	assert_int_equal(said_count, 3);
 }
 
+/* A folder that changes while it is read may have a name twice. */
+static void one_name_twice(void **state)
+{
+	(void)state;
+	has(1, "a", S_IFREG, 10, 1);
+	has(1, "a", S_IFREG, 10, 1);
+	has(1, "a", S_IFREG, 11, 1);
+	has(2, "a", S_IFREG, 10, 1);
+	has(2, "a", S_IFREG, 10, 1);
+	look();
+	assert_int_equal(found->list.count, 1);
+	assert_int_equal(check("a", 1, 1)->replica_count, 2);
+	assert_int_equal(said_count, 0);
+}
+
 static void too_large_to_be_compared(void **state)
 {
 	(void)state;
@@ -214,6 +229,7 @@ int main(void)
 		TEST(the_same_file),
 		TEST(one_file_seen_twice),
 		TEST(the_lowest_rank_wins),
+		TEST(one_name_twice),
 		TEST(too_large_to_be_compared),
 		TEST(files_and_folders),
 		TEST(links),
