@@ -226,10 +226,17 @@ void engine_begin_probe(struct engine *engine)
 {
 	unsigned i;
 
-	for (i = 0; i < engine->count; i++)
-		if (engine_state(engine, i) == PEER_UP &&
-		    engine->peers[i].probe_ms == 0)
-			engine->peers[i].probe_ms = engine_now_ms(engine);
+	for (i = 0; i < engine->count; i++) {
+		struct peer *peer = &engine->peers[i];
+
+		if (engine_state(engine, i) != PEER_UP || peer->probe_ms)
+			continue;
+		peer->probe_ms = engine_now_ms(engine);
+		/* At once, whenever it was pinged last: the answer to that may
+		 * be older. Times may not be looked at again in this round. */
+		peer->ping_ms = 0;
+		ping(engine, i);
+	}
 }
 
 void engine_check_times(struct engine *engine)
