@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- *	starting -> running -> over
+ *	starting -> running -> stopped
  *	    |
- *	    +-> failed
+ *	    +-> failed -> stopped
+ *	    |
+ *	    +-> stopped
  *
- * One thread starts MPI, meets the others, and is then the engine's.
+ * One thread starts MPI, meets the others, and is then the engine's. Stopped
+ * is what cluster_stop makes of all others; the thread may take longer to see
+ * it: who is stopped while it starts runs only to say goodbye.
  */
 #include "comm/cluster.h"
 
@@ -21,7 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long MPI may take to end: where a rank is lost it never does. */
+/* How long MPI may take to end: where a rank is lost it never does, and who
+ * still starts may wait for one that never comes. */
 enum { FINISH_MS = 3000, FINISH_LOST_MS = 600, FINISH_LOOK_MS = 50 };
 
 enum state { STARTING, RUNNING, FAILED, STOPPED };
@@ -44,14 +49,19 @@ struct cluster {
 
 /* ---- starting ------------------------------------------------------------ */
 
-static void set_state(struct cluster *c, enum state state)
+/* The thread's. True: it was stopped meanwhile, and that it stays. */
+static bool set_state(struct cluster *c, enum state state)
 {
+	bool stopped;
+
 	pthread_mutex_lock(&c->lock);
 	c->met = state == RUNNING;
-	if (c->state == STARTING || state != RUNNING)
+	stopped = c->state == STOPPED;
+	if (!stopped)
 		c->state = state;
 	pthread_cond_broadcast(&c->change);
 	pthread_mutex_unlock(&c->lock);
+	return stopped;
 }
 
 /* Beside the program, as it is built, or where it is installed. */
@@ -168,7 +178,8 @@ static int meet_all(struct cluster *c, struct transport *transport,
 		return -EPROTO;
 	}
 	error = meet(transport, &c->mine, c->hellos, trouble);
-	c->differ = error == -EPROTO;
+	/* Else an exchange has failed, of which others may know nothing. */
+	c->differ = error == -EPROTO && *trouble;
 	if (!error)
 		error = look_at_others(c);
 	if (!error)
@@ -178,38 +189,75 @@ static int meet_all(struct cluster *c, struct transport *transport,
 	return error;
 }
 
-static int start(struct cluster *c, char *trouble)
+/* The transport is the engine's, unless there is an error. */
+static int start(struct cluster *c, struct transport **ret_transport,
+		 char *trouble)
 {
-	struct transport *transport = NULL;
 	struct doorbell *bell = NULL;
-	int error = load_transport(&transport, trouble);
+	int error = load_transport(ret_transport, trouble);
 
-	if (error)
-		return error;
-	error = doorbell_create(&bell, &c->mine.bell);
 	if (!error)
-		error = meet_all(c, transport, bell, trouble);
-	if (error) {
+		error = doorbell_create(&bell, &c->mine.bell);
+	if (!error)
+		error = meet_all(c, *ret_transport, bell, trouble);
+	if (error)
 		doorbell_destroy(bell);
-		transport->destroy(transport);
-	}
+	if (error && !*trouble)
+		snprintf(trouble, 1024, "starting MPI: %s", strerror(-error));
 	return error;
+}
+
+/*
+ * Where all say the same, rank 0 may be the only one that is heard, and mpirun
+ * ends all ranks when the first one has ended: rank 0 is told first, and the
+ * others when it was.
+ */
+static void tell_in_turn(struct cluster *c, struct transport *transport,
+			 const char *trouble)
+{
+	const bool first = c->client.peers.rank == 0;
+	const char mine = 0;
+
+	if (first)
+		c->options.started(c->options.context, trouble, true);
+	/* There is room in what they have said, which nobody needs now. */
+	transport->exchange(transport, &mine, sizeof(mine), c->hellos);
+	if (!first)
+		c->options.started(c->options.context, trouble, true);
+}
+
+static void run(struct cluster *c)
+{
+	bool stopped = set_state(c, RUNNING);
+
+	c->options.started(c->options.context, NULL, false);
+	if (stopped)
+		engine_stop(c->client.engine);
+	engine_run(c->client.engine);
+}
+
+static void fail(struct cluster *c, struct transport *transport,
+		 const char *trouble)
+{
+	set_state(c, FAILED);
+	if (c->differ)
+		tell_in_turn(c, transport, trouble);
+	else
+		c->options.started(c->options.context, trouble, false);
+	if (transport)
+		transport->destroy(transport);
 }
 
 static void *thread_main(void *context)
 {
+	struct transport *transport = NULL;
 	struct cluster *c = context;
 	char trouble[1024] = "";
-	int error = start(c, trouble);
 
-	if (error && !*trouble)
-		snprintf(trouble, sizeof(trouble), "starting MPI: %s",
-			 strerror(-error));
-	set_state(c, error ? FAILED : RUNNING);
-	c->options.started(c->options.context, error ? trouble : NULL,
-			   c->differ);
-	if (!error)
-		engine_run(c->client.engine);
+	if (start(c, &transport, trouble))
+		fail(c, transport, trouble);
+	else
+		run(c);
 	pthread_mutex_lock(&c->lock);
 	c->over = true;
 	pthread_cond_broadcast(&c->change);
@@ -328,10 +376,12 @@ int cluster_start(struct cluster *cluster)
 	return error;
 }
 
-static unsigned finish_ms(const struct cluster *c)
+static unsigned finish_ms(const struct cluster *c, enum state state)
 {
 	unsigned i;
 
+	if (state != RUNNING)
+		return state == FAILED ? FINISH_MS : FINISH_LOST_MS;
 	for (i = 0; i < c->client.peers.count; i++)
 		if (engine_state(c->client.engine, i) == PEER_LOST)
 			return FINISH_LOST_MS;
@@ -365,18 +415,18 @@ static bool wait_until_over(struct cluster *c, unsigned timeout_ms)
 
 bool cluster_stop(struct cluster *cluster)
 {
-	bool running;
+	enum state before;
 
 	pthread_mutex_lock(&cluster->lock);
-	running = cluster->state == RUNNING;
+	before = cluster->state;
 	cluster->state = STOPPED;
 	pthread_cond_broadcast(&cluster->change);
 	pthread_mutex_unlock(&cluster->lock);
 	if (!cluster->started)
 		return true;
-	if (running)
+	if (before == RUNNING)
 		engine_stop(cluster->client.engine);
-	return wait_until_over(cluster, running ? finish_ms(cluster) : 0);
+	return wait_until_over(cluster, finish_ms(cluster, before));
 }
 
 void cluster_destroy(struct cluster *cluster)

@@ -64,18 +64,23 @@ static bool is_asleep(pid_t tid)
 }
 
 /* Until it waits; who is asleep tells nobody. */
-static void start_waiter(void)
+static void await_asleep(const _Atomic pid_t *tid)
 {
 	const struct timespec moment = { 0, 1000000 };
 	uint64_t began = members_now_ms();
 
-	waiter.tid = 0;
-	assert_int_equal(pthread_create(&waiter.thread, NULL, wait_and_ask,
-					NULL), 0);
-	while (waiter.tid == 0 || !is_asleep(waiter.tid)) {
+	while (*tid == 0 || !is_asleep(*tid)) {
 		assert_true(members_now_ms() - began < 20000);
 		nanosleep(&moment, NULL);
 	}
+}
+
+static void start_waiter(void)
+{
+	waiter.tid = 0;
+	assert_int_equal(pthread_create(&waiter.thread, NULL, wait_and_ask,
+					NULL), 0);
+	await_asleep(&waiter.tid);
 }
 
 static void join_waiter(void)
@@ -246,6 +251,26 @@ static void settings_differ(void **state)
 	}
 }
 
+/* The first one has said it before any other ends. */
+static void settings_differ_in_turn(void **state)
+{
+	unsigned rank;
+
+	(void)state;
+	members_keep_busy(0, true);
+	for (rank = 0; rank < MEMBERS; rank++) {
+		members_create(rank, rank == 1 ? "force_mpi" : "", true);
+		members_start_as(rank, rank);
+	}
+	members_await_started(0);
+	fake_net_await_exchange(members_net, 2 * MEMBERS - 1);
+	for (rank = 1; rank < MEMBERS; rank++)
+		assert_int_equal(members_count_started(rank), 0);
+	members_keep_busy(0, false);
+	for (rank = 0; rank < MEMBERS; rank++)
+		check_failed(rank, "force_mpi", true);
+}
+
 /* Only the one says it whose MPI it is. */
 static void mpi_fails(void **state)
 {
@@ -276,6 +301,70 @@ static void one_never_comes(void **state)
 	fake_net_break_exchange(members_net, -ECONNRESET);
 	check_failed(0, strerror(ECONNRESET), false);
 	check_failed(1, strerror(ECONNRESET), false);
+}
+
+/* ---- stopping while it starts -------------------------------------------- */
+
+/* On a thread of its own: rank 0 is stopped. */
+static struct {
+	pthread_t thread;
+	_Atomic pid_t tid;		/* 0: it has not begun */
+	bool over;
+} stopper;
+
+static void *stop_first(void *unused)
+{
+	(void)unused;
+	stopper.tid = gettid();
+	stopper.over = cluster_stop(members[0].cluster);
+	return NULL;
+}
+
+/* Until it waits for the end. */
+static void start_stopper(void)
+{
+	stopper.tid = 0;
+	assert_int_equal(pthread_create(&stopper.thread, NULL, stop_first,
+					NULL), 0);
+	await_asleep(&stopper.tid);
+}
+
+static void join_stopper(void)
+{
+	assert_int_equal(pthread_join(stopper.thread, NULL), 0);
+}
+
+/* It is over as soon as it has said so. */
+static void stopped_when_it_has_failed(void **state)
+{
+	(void)state;
+	members_fail_mpi(-ENODEV);
+	members_keep_busy(0, true);
+	members_start(0);
+	members_await_started(0);
+	start_stopper();
+	members_keep_busy(0, false);
+	join_stopper();
+	assert_true(stopper.over);
+}
+
+/* It meets the others, and leaves them. */
+static void stopped_before_all_have_met(void **state)
+{
+	unsigned rank;
+
+	(void)state;
+	members_start(0);
+	members_start(1);
+	fake_net_await_exchange(members_net, 2);
+	start_stopper();
+	members_start(2);
+	for (rank = 1; rank < MEMBERS; rank++)
+		members_await_state(rank, 0, PEER_LEFT);
+	join_stopper();
+	assert_int_equal(ask(0, 1), -ESHUTDOWN);
+	for (rank = 1; rank < MEMBERS; rank++)
+		members_stop(rank);
 }
 
 /* ---- ending -------------------------------------------------------------- */
@@ -338,7 +427,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(all_meet), TEST(stores_of_one_host),
 		TEST(before_all_have_met), TEST(settings_differ),
-		TEST(mpi_fails), TEST(one_never_comes), TEST(one_leaves),
+		TEST(settings_differ_in_turn),
+		TEST(mpi_fails), TEST(one_never_comes),
+		TEST(stopped_when_it_has_failed),
+		TEST(stopped_before_all_have_met), TEST(one_leaves),
 		TEST(never_started),
 	};
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { EAGER_MAX = 4096, NOBODYS_TAG = 1000 };
+enum { EAGER_MAX = 4096, NOBODYS_TAG = 1000, EXCHANGE_MAX = 2 };
 
 /* On its way to `port`: an event of it, or what becomes one. */
 struct item {
@@ -40,6 +40,7 @@ struct port {
 	struct transport base;		/* first: passed as this */
 	struct fake_net *net;
 	bool open, paused, waits;
+	unsigned exchange_count;	/* that it has begun */
 	struct item *items, *lent;	/* owned; what comes, and what the last
 					 * poll has handed out */
 	struct receive *receives;	/* owned */
@@ -55,8 +56,8 @@ struct fake_net {
 	struct fake_faults faults;
 	unsigned fault_count;
 	struct port *ports;		/* owned */
-	unsigned char *exchanged;	/* owned: of all ranks */
-	unsigned exchange_count;	/* of those that have begun */
+	unsigned char *exchanged[EXCHANGE_MAX];	/* owned: of all ranks */
+	unsigned exchange_count;	/* that all ranks have begun, together */
 	int exchange_error;
 };
 
@@ -441,26 +442,29 @@ static void fake_forget(struct transport *transport, unsigned rank)
 
 /* ---- meeting ------------------------------------------------------------- */
 
-/* The only one of a net: what each rank has given stays there. */
+/* What each rank has given stays there: who is slow takes it later. */
 static int fake_exchange(struct transport *transport, const void *mine,
 			 size_t size, void *all)
 {
 	struct port *port = lock_port(transport);
 	struct fake_net *net = port->net;
+	unsigned char **given = &net->exchanged[port->exchange_count++];
 	int error;
 
-	if (!net->exchanged) {
-		net->exchanged = calloc(net->count, size);
-		assert_non_null(net->exchanged);
+	assert_true(port->exchange_count <= EXCHANGE_MAX);
+	if (!*given) {
+		*given = calloc(net->count, size);
+		assert_non_null(*given);
 	}
-	memcpy(net->exchanged + transport->rank * size, mine, size);
+	memcpy(*given + transport->rank * size, mine, size);
 	net->exchange_count++;
 	pthread_cond_broadcast(&net->change);
-	while (net->exchange_count < net->count && !net->exchange_error)
+	while (net->exchange_count < port->exchange_count * net->count &&
+	       !net->exchange_error)
 		pthread_cond_wait(&net->change, &net->lock);
 	error = net->exchange_error;
 	if (!error)
-		memcpy(all, net->exchanged, net->count * size);
+		memcpy(all, *given, net->count * size);
 	unlock(net);
 	return error;
 }
@@ -543,7 +547,8 @@ void fake_net_destroy(struct fake_net *net)
 	}
 	pthread_mutex_destroy(&net->lock);
 	pthread_cond_destroy(&net->change);
-	free(net->exchanged);
+	for (i = 0; i < EXCHANGE_MAX; i++)
+		free(net->exchanged[i]);
 	free(net->ports);
 	free(net);
 }

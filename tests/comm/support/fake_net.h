@@ -49,7 +49,7 @@ void fake_net_await_pause(struct fake_net *net, unsigned rank);
 /* Exchanges wait for all ranks; those that wait or begin from now on fail with
  * @error instead. */
 void fake_net_break_exchange(struct fake_net *net, int error);
-/* Until @count ranks have begun to exchange. */
+/* Until the ranks have begun @count exchanges, together. */
 void fake_net_await_exchange(struct fake_net *net, unsigned count);
 
 /* Have @to receive what @from never sent. */

@@ -89,6 +89,8 @@ static void started(void *context, const char *trouble, bool common)
 	member->trouble = trouble ? strdup(trouble) : NULL;
 	member->common = common;
 	pthread_cond_broadcast(&change);
+	while (member->busy)
+		pthread_cond_wait(&change, &lock);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -153,6 +155,14 @@ void members_start(unsigned rank)
 {
 	members_create(rank, "settings", true);
 	members_start_as(rank, rank);
+}
+
+void members_keep_busy(unsigned rank, bool busy)
+{
+	pthread_mutex_lock(&lock);
+	members[rank].busy = busy;
+	pthread_cond_broadcast(&change);
+	pthread_mutex_unlock(&lock);
 }
 
 void members_await_started(unsigned rank)
@@ -229,6 +239,7 @@ int members_teardown(void **state)
 	for (rank = 0; rank < MEMBERS; rank++) {
 		struct member *member = &members[rank];
 
+		members_keep_busy(rank, false);
 		if (member->kept)
 			engine_drop(member->kept);
 		if (member->running)

@@ -25,6 +25,7 @@ struct member {
 					 * went */
 	char *trouble;			/* owned; NULL: none */
 	bool common;
+	bool busy;			/* it goes on saying it */
 	unsigned served;		/* requests of others */
 	bool keeps;			/* requests are not answered */
 	struct engine_request *kept;	/* owned; the last of these */
@@ -50,6 +51,8 @@ void members_fail_mpi(int error);
 /* Stop one that has met the others; it ends in time. */
 void members_stop(unsigned rank);
 
+/* While @busy, @rank does not go on once it has said how its start went. */
+void members_keep_busy(unsigned rank, bool busy);
 void members_await_started(unsigned rank);
 /* Until @rank keeps a request. */
 void members_await_request(unsigned rank);
