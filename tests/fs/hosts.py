@@ -20,6 +20,8 @@ import shutil
 import signal
 import subprocess
 
+from mounting import poll, send
+
 NETWORK = "10.77.0"
 SERIAL = itertools.count()
 
@@ -75,6 +77,13 @@ def ip(*args):
     subprocess.run(["ip", *args], check=True, capture_output=True, timeout=20)
 
 
+def processes_in(space):
+    """Those of a name space, but for zombies; none if it is not there."""
+    done = subprocess.run(["ip", "netns", "pids", space],
+                          capture_output=True, text=True)
+    return [int(pid) for pid in done.stdout.split()]
+
+
 class Hosts:
     def __init__(self, count):
         self.count = count
@@ -127,13 +136,8 @@ class Hosts:
     def remove(self):
         for space in [self.space(h) for h in range(self.count)] + \
                 [self.switch]:
-            done = subprocess.run(["ip", "netns", "pids", space],
-                                  capture_output=True, text=True)
-            for pid in done.stdout.split():
-                try:
-                    os.kill(int(pid), signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            for pid in processes_in(space):
+                send(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", space], capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -170,6 +174,17 @@ class Hosts:
 
     def mend(self, host):
         ip("-n", self.switch, "link", "set", "dev", "p%d" % host, "up")
+
+    def kill_all(self, host):
+        """Kill every process of the host: with one, others may end, and one
+        may have started another."""
+        def nobody_left():
+            left = processes_in(self.space(host))
+            for pid in left:
+                send(pid, signal.SIGKILL)
+            return not left
+
+        poll(nobody_left, 10, "no process is left on host %d" % host)
 
     def disable(self, host):
         """The host's own interface goes down, and its routes with it."""

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from mounting import BAD_LINE, LIVE, SANITIZER, SLOW, is_mounted, poll
+from mounting import BAD_LINE, LIVE, SANITIZER, SLOW, is_mounted, poll, send
 
 SERIAL = itertools.count()
 HERE = pathlib.Path(__file__).resolve().parent
@@ -67,11 +67,6 @@ def is_stopped(pid):
 def parent_of(pid):
     stat = pathlib.Path("/proc", str(pid), "stat").read_text()
     return int(stat.rsplit(")", 1)[1].split()[1])
-
-
-def send(pid, number):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 def command_of(pid):

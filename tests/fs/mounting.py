@@ -1,5 +1,6 @@
 """Mount: one ckptfs daemon and its mount point."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -22,6 +23,12 @@ BAD_LINE = re.compile(
     r"|ERROR: ThreadSanitizer|UndefinedBehaviorSanitizer")
 
 PR_SET_CHILD_SUBREAPER = 36
+
+
+def send(pid, number):
+    """A signal to a process that may end by itself just now."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def adopt_orphans():
@@ -205,7 +212,7 @@ class Mount:
         """Called by the watchdog: stop the daemon, whatever its state."""
         self.abandoned = True
         if self.pid is not None and self.exit_code is None:
-            os.kill(self.pid, signal.SIGKILL)
+            send(self.pid, signal.SIGKILL)
         subprocess.run(["fusermount3", "-uz", str(self.path)],
                        stderr=subprocess.DEVNULL, timeout=20)
 
@@ -220,7 +227,7 @@ class Mount:
                 self.wait()
             except AssertionError as error:
                 faults.append("the process stays: %s" % error)
-                os.kill(self.pid, signal.SIGKILL)
+                send(self.pid, signal.SIGKILL)
                 poll(self._reap, 10, "a killed ckptfs ends")
         if self.exit_code not in (None, self.expect_exit) \
                 and not self.abandoned:
@@ -230,7 +237,7 @@ class Mount:
             subprocess.run(["fusermount3", "-uz", str(self.path)])
         for pid in processes_with(self.spelled):
             faults.append("process %d stays" % pid)
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         LIVE.discard(self)
         faults += self._check_log()
         if faults:

@@ -21,7 +21,7 @@ import pytest
 import union
 import util
 from job import is_alive, is_stopped, parent_of
-from mounting import SLOW, poll
+from mounting import SLOW, poll, send
 from test_job import ROWS, check_all, w
 from test_union import step_of, stores  # noqa: F401
 from union import direct
@@ -489,8 +489,7 @@ def test_unmount(ranks, fault, rank):
         subprocess.run(["fusermount3", "-u", the_job.mounts[rank]],
                        check=True, timeout=20 * SLOW)
         if fault == "kill":
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         elif fault == "stop":
             check_cut_off(the_job, data, rank)
             the_job.cont(rank)
@@ -537,8 +536,7 @@ def test_again_after_all_that(ranks, job, stores):
     the_job, data = ranks("kill")
     check_all(the_job, data)
     for pid in the_job.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        send(pid, signal.SIGKILL)
     the_job.wait()
     # Nobody was left who could have cleaned up: that is for the next one.
     for rank in range(RANKS):

@@ -11,7 +11,7 @@ import pytest
 
 import util
 from job import environment, is_alive, place
-from mounting import SLOW, is_mounted, poll
+from mounting import SLOW, is_mounted, poll, send
 from test_union import step_of, stores  # noqa: F401
 from union import direct
 
@@ -219,12 +219,14 @@ def test_after_a_mount_that_is_dead(three, job, stores, tmp_path):
     check_all(the_job, data)
     again = job(stores.pattern, 3, start=False, options=MPI,
                 mount=tmp_path / "mounts0/mnt%r")
+    watchers = [the_job.watcher(r) for r in range(3)]
+    for watcher in watchers:
+        os.kill(watcher, signal.SIGSTOP)
     for rank in range(3):
-        os.kill(the_job.watcher(rank), signal.SIGSTOP)
-    for rank in range(3):
-        pid, watcher = the_job.pid(rank), the_job.watcher(rank)
-        os.kill(pid, signal.SIGKILL)
-        os.kill(watcher, signal.SIGKILL)
+        the_job.kill(rank)
+    # With the first one mpirun ends the others.
+    for watcher in watchers:
+        send(watcher, signal.SIGKILL)
     the_job.wait()
     # A stat may be answered from the kernel's cache.
     poll(lambda: util.errno_of(os.statvfs, the_job.mounts[0]) ==

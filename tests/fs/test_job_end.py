@@ -11,7 +11,7 @@ import pytest
 
 import util
 from job import is_alive, process_state, processes_of
-from mounting import SLOW, poll
+from mounting import SLOW, poll, send
 from test_job import GONE, MPI, ROWS, check_all, three, w  # noqa: F401
 from test_union import stores  # noqa: F401
 
@@ -166,10 +166,7 @@ def test_terminal_interrupt(three):
     the_job, data = three(allow_log=[GONE])
     check_all(the_job, data)
     for pid in the_job.processes():
-        try:
-            os.kill(pid, signal.SIGINT)
-        except ProcessLookupError:
-            pass
+        send(pid, signal.SIGINT)
     the_job.wait()
     the_job.wait_nothing_left()
 

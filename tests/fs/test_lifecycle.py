@@ -13,7 +13,7 @@ import tempfile
 import pytest
 
 import util
-from mounting import SLOW, is_mounted, poll, processes_with
+from mounting import SLOW, is_mounted, poll, processes_with, send
 
 STEP = "torch-2.6.0/dtensor4"
 PAGE = 4096
@@ -138,11 +138,8 @@ def has_read(pid):
 def test_second_signal(ckpt, step):
     mount = ckpt(step)
     os.kill(mount.pid, signal.SIGTERM)
-    try:
-        os.kill(mount.pid, signal.SIGINT)
-        os.kill(mount.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
+    send(mount.pid, signal.SIGINT)
+    send(mount.pid, signal.SIGTERM)
     assert mount.wait() == 0
     assert not is_mounted(mount.path)
 
