@@ -42,6 +42,8 @@ def outcomes(case):
     name = case.get("name")
     if case.get("classname") not in (None, name):
         name = case.get("classname") + "::" + name
+    # Of pytest-xdist: the group that kept the test with others.
+    name = re.sub(r"@[\w.]+$", "", name)
     bad = [case.find(tag) for tag in ("failure", "error")]
     bad = [element for element in bad if element is not None]
     skip = case.find("skipped")

@@ -20,12 +20,17 @@
 # What is needed is installed first, by scripts/setup.sh. Builds and logs go to
 # build/test. A part that cannot run counts as failed. A test may be skipped
 # only if scripts/allowed-skips.txt says so.
+#
+# Each step says when it starts and about how long it will take: as long as the
+# last time, in build/test/times, or else as on a machine of two cores.
 set -uo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=${CKPTFS_BUILD:-$top/build}/test
 venv=${CKPTFS_VENV:-$top/.venv}
 jobs=$(nproc)
+# Tests wait for each other's daemons more than they compute.
+tests_at_once=$((2 * jobs))
 parts=(static release asan tsan fuzz clang)
 more_parts=(soak)
 
@@ -42,6 +47,19 @@ export TSAN_OPTIONS=second_deadlock_stack=1:halt_on_error=0:exitcode=66
 passed=0 failed=0 skipped=0
 part=
 
+# Seconds of each step on two cores; those of the last run come over them.
+declare -A usual=(
+	[static checks]=5
+	[release build]=60 [release unit]=60 [release mounts]=220
+	[asan build]=90 [asan unit]=60 [asan mounts]=150
+	[tsan build]=70 [tsan unit]=110 [tsan mounts]=30
+	[fuzz build]=30 [fuzz unit]=5
+	[clang build]=60 [clang unit]=60
+	[soak build]=60 [soak mounts]=610
+)
+times=$work/times
+known=0 scale=100
+
 # How much of the log of what failed is printed. Where the log itself is lost
 # afterwards, all of it is worth having.
 tail=20
@@ -51,6 +69,55 @@ count() {
 	passed=$((passed + $1))
 	failed=$((failed + $2))
 	skipped=$((skipped + $3))
+}
+
+# begin STEP: say that it starts, and how long it may take.
+begin() {
+	began=$SECONDS
+	printf '%s: %s: started, about %d s\n' "$part" "$1" \
+		$((${usual[$part $1]:-1} * scale / 100))
+}
+
+# end STEP: keep its time. That of the first build tells how fast a machine is
+# on which nothing was run yet.
+end() {
+	local took=$((SECONDS - began)) usually=${usual[$part $1]:-1}
+
+	if [ $known = 0 ] && [ "$1" = build ]; then
+		scale=$((100 * took / usually + 10))
+		known=1
+	fi
+	printf '%s %s %d\n' "$part" "$1" "$took" >>"$times.new"
+}
+
+# Times of steps that do not run now are kept.
+read_times() {
+	local of step seconds
+
+	[ -f "$times" ] || return 0
+	known=1
+	while read -r of step seconds; do
+		usual[$of $step]=$seconds
+	done <"$times"
+}
+
+write_times() {
+	cat "$times.new" >>"$times"
+	tac "$times" | sort -u -k 1,2 -s >"$times.new"
+	mv "$times.new" "$times"
+}
+
+# About how long the wanted parts take together.
+sum_of() {
+	local sum=0 of step
+
+	for of; do
+		for step in "${!usual[@]}"; do
+			[ "${step%% *}" != "$of" ] ||
+				sum=$((sum + usual[$step]))
+		done
+	done
+	echo $sum
 }
 
 # check TITLE COMMAND...: counts as one test.
@@ -73,11 +140,12 @@ check() {
 # suite TITLE JUNIT COMMAND...: counts the tests that JUNIT names. A run that
 # ends badly or names none counts as one failure more.
 suite() {
-	local title=$1 junit=$2 log status=0 report numbers start=$SECONDS
+	local title=$1 junit=$2 log status=0 report numbers
 
 	shift 2
 	log=$work/$part-$title.log
 	rm -f "$junit"
+	begin "$title"
 	timeout -k 30 1500 "$@" >"$log" 2>&1 || status=$?
 	report=$("$venv/bin/python" "$top/scripts/count_tests.py" "$part" \
 		"$junit" "$top/scripts/allowed-skips.txt") || report="0 0 0"
@@ -94,23 +162,23 @@ suite() {
 	fi
 	count "${numbers[@]}"
 	printf '%s: %s: %d passed, %d failed, %d skipped (%d s)\n' "$part" \
-		"$title" "${numbers[@]}" $((SECONDS - start))
+		"$title" "${numbers[@]}" $((SECONDS - began))
+	end "$title"
 }
 
-# build FOLDER OPTION...
+# build FOLDER TARGET OPTION...
 build() {
-	local folder=$work/$1
-
-	shift
-	check build build_in "$folder" "$@"
+	begin build
+	check build build_in "$work/$1" "${@:2}" || return
+	end build
 }
 
 build_in() {
-	local folder=$1
+	local folder=$1 target=$2
 
-	shift
+	shift 2
 	cmake -S "$top" -B "$folder" -DCKPTFS_WERROR=ON "$@" &&
-		cmake --build "$folder" -j "$jobs"
+		cmake --build "$folder" -j "$jobs" --target "$target"
 }
 
 # unit_tests FOLDER OPTION...: with the fuzz targets over their corpus
@@ -122,7 +190,16 @@ unit_tests() {
 		--test-dir "$folder" --timeout 300 --output-on-failure \
 		--test-output-size-passed 10000000 \
 		--test-output-size-failed 10000000 \
-		--output-junit "$work/$part-unit.xml" -j "$jobs"
+		--output-junit "$work/$part-unit.xml" -j "$tests_at_once"
+}
+
+# How many processes run tests on mounts: each may need 1.5 GB.
+count_workers() {
+	local room
+
+	room=$(awk '/^MemAvailable:/ { print int($2 / 1500000) }' /proc/meminfo)
+	[ "$room" -ge 1 ] || room=1
+	echo $((room < tests_at_once ? room : tests_at_once))
 }
 
 # mount_tests FOLDER SANITIZER FOLDER-OR-OPTION...
@@ -134,6 +211,7 @@ mount_tests() {
 		"CKPTFS_BIN=$folder/ckptfs" "CKPTFS_SANITIZER=$sanitizer" \
 		PYTHONDONTWRITEBYTECODE=1 "${fixed[@]}" "$venv/bin/python" \
 		-m pytest -q --durations=10 --basetemp="$work/$part-tmp" \
+		-n "$(count_workers)" --dist loadgroup \
 		--junitxml="$work/$part-mounts.xml" "$@"
 	rm -rf "$work/$part-tmp"
 }
@@ -170,14 +248,17 @@ check_install() {
 }
 
 part_static() {
+	begin checks
 	check layers "$top/scripts/check_layers.sh"
 	check "layers self-test" "$top/scripts/check_layers.sh" --self-test
 	check scripts check_scripts
 	check manual check_manual
+	end checks
 }
 
 part_release() {
-	build gcc -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release || return
+	build gcc all -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release ||
+		return
 	unit_tests "$work/gcc"
 	check install check_install
 	CKPTFS_INSTALL_PREFIX=$work/prefix \
@@ -185,14 +266,14 @@ part_release() {
 }
 
 part_asan() {
-	build asan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	build asan all -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DCKPTFS_SANITIZE=address || return
 	unit_tests "$work/asan"
 	mount_tests "$work/asan" address fs -m 'not heavy'
 }
 
 part_tsan() {
-	build tsan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	build tsan all -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DCKPTFS_SANITIZE=thread || return
 	unit_tests "$work/tsan"
 	mount_tests "$work/tsan" thread fs \
@@ -206,19 +287,20 @@ part_fuzz() {
 		echo "fuzz: there is no clang; the other parts run the corpus"
 		return
 	fi
-	build fuzz -DCMAKE_C_COMPILER="$(find_clang)" \
+	build fuzz fuzz_targets -DCMAKE_C_COMPILER="$(find_clang)" \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCKPTFS_FUZZERS=ON || return
 	unit_tests "$work/fuzz" -R '^fuzz'
 }
 
 part_clang() {
-	build clang -DCMAKE_C_COMPILER="$(find_clang)" -DCMAKE_BUILD_TYPE=Release ||
-		return
+	build clang all -DCMAKE_C_COMPILER="$(find_clang)" \
+		-DCMAKE_BUILD_TYPE=Release || return
 	unit_tests "$work/clang"
 }
 
 part_soak() {
-	build gcc -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release || return
+	build gcc all -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release ||
+		return
 	CKPTFS_SOAK=${CKPTFS_SOAK:-600} mount_tests "$work/gcc" "" \
 		fs/test_soak.py -rP
 }
@@ -262,11 +344,17 @@ check packages "$top/scripts/setup.sh" || {
 	exit 1
 }
 passed=0
+: >"$times.new"
+read_times
+printf 'all of it: started, about %d s\n' "$(sum_of "${wanted[@]}")"
+start=$SECONDS
 for part in "${wanted[@]}"; do
 	"part_$part"
 done
+write_times
 part=end
 check "nothing left behind" left_behind
+printf 'all of it: ended after %d s\n' $((SECONDS - start))
 line="$passed passed, $failed failed"
 [ $skipped = 0 ] || line="$line, $skipped skipped"
 printf '\n%s\n' "$line"

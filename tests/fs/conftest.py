@@ -34,12 +34,19 @@ DEFAULT_TIMEOUT = 60
 
 
 def pytest_configure(config):
+    # What is ignored here, as in the background of a shell, stays ignored in
+    # every program that a test starts.
+    for number in signal.SIGINT, signal.SIGHUP, signal.SIGTERM:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", "timeout(seconds): how long one phase of the test may take")
     config.addinivalue_line(
         "markers", "heavy: takes long; not run under sanitizers")
     config.addinivalue_line(
         "markers", "concurrent: many readers at once; also run under TSan")
+    config.addinivalue_line(
+        "markers", "xdist_group(name): run in the same process as others")
 
 
 def pytest_report_header(config):
@@ -48,9 +55,40 @@ def pytest_report_header(config):
         ", sanitizer " + os.environ["CKPTFS_SANITIZER"] if SLOW > 1 else "")
 
 
-def pytest_terminal_summary(terminalreporter):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share what is made once for a module stay in one process,
+    where pytest-xdist runs them in several."""
+    for item in items:
+        shared = [name for name, made in item._fixtureinfo.name2fixturedefs
+                  .items() if made[-1].scope == "module"]
+        if shared:
+            item.add_marker(pytest.mark.xdist_group("%s.%s" % (
+                item.module.__name__, "_".join(sorted(shared)))))
+
+
+# Cells of the table of test_faults.py, of all processes that run tests.
+CELLS = {}
+
+
+def pytest_sessionfinish(session):
     module = sys.modules.get("test_faults")
-    for line in module.table() if module else ():
+    cells = list(module.CELLS.items()) if module else []
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cells"] = cells
+    else:
+        CELLS.update(cells)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    CELLS.update((tuple(key), text) for key, text in
+                 getattr(node, "workeroutput", {}).get("cells", ()))
+
+
+def pytest_terminal_summary(terminalreporter):
+    import test_faults
+    for line in test_faults.table(CELLS) if CELLS else ():
         terminalreporter.write_line(line)
 
 

@@ -44,15 +44,13 @@ def matrix(*faults):
         for fault in faults for rank in range(RANKS)])
 
 
-def table():
-    """The lines of the table, if anything was tested."""
-    if not CELLS:
-        return
+def table(cells):
+    """The lines of the table of what was tested."""
     yield "phase     fault  " + "".join("%-28s" % ("rank %d" % r)
                                         for r in range(RANKS))
     for phase in PHASES:
         for fault in FAULTS:
-            row = [CELLS.get((phase, fault, r), "-") for r in range(RANKS)]
+            row = [cells.get((phase, fault, r), "-") for r in range(RANKS)]
             if set(row) != {"-"}:
                 yield "%-9s %-6s %s" % (phase, fault, "".join(
                     "%-28s" % text for text in row))
