@@ -33,7 +33,7 @@ enum { HUGE_BULKS = 64 };
 enum { POLL_MS = 10, RING_MS = 4, PING_MS = 400, GREET_MS = 100,
        GREET_COUNT = 50, DRAIN_MS = 500 };
 
-struct operation {
+struct engine_operation {
 	enum { OP_REQUEST, OP_BULK_IN, OP_BULK_OUT, OP_ANSWER, OP_ECHO } kind;
 	void *owner;		/* struct slot, room or echo */
 };
@@ -54,7 +54,7 @@ struct slot {
 	unsigned rank;
 	/* Const while it is used: */
 	unsigned index;
-	struct operation request, bulk;
+	struct engine_operation request, bulk;
 	pthread_cond_t wake;
 	unsigned char *buffer;	/* const: of the engine's */
 	size_t message_size;
@@ -70,7 +70,7 @@ struct room {
 	bool has_answer;
 	bool sending;		/* the engine's thread's: out of the queue */
 	uint64_t ticket;
-	struct operation bulk, answer;
+	struct engine_operation bulk, answer;
 	struct message message;
 	unsigned char *buffer;	/* const: of the engine's */
 };
@@ -78,7 +78,7 @@ struct room {
 /* A ping of a peer over the transport, or the answer to one: at most one of
  * each is under way. */
 struct echo {
-	struct operation operation;
+	struct engine_operation operation;
 	struct message message;
 	bool busy;
 };

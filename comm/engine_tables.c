@@ -106,9 +106,9 @@ static void init_peers(struct engine *engine)
 
 		atomic_init(&peer->state,
 			    i == engine->rank ? PEER_SELF : PEER_UP);
-		peer->ping.operation = (struct operation){ OP_ECHO,
+		peer->ping.operation = (struct engine_operation){ OP_ECHO,
 							   &peer->ping };
-		peer->pong.operation = (struct operation){ OP_ECHO,
+		peer->pong.operation = (struct engine_operation){ OP_ECHO,
 							   &peer->pong };
 	}
 }
@@ -168,16 +168,16 @@ static void init_tables(struct engine *engine)
 
 		pthread_cond_init(&slot->wake, NULL);
 		slot->index = i;
-		slot->request = (struct operation){ OP_REQUEST, slot };
-		slot->bulk = (struct operation){ OP_BULK_IN, slot };
+		slot->request = (struct engine_operation){ OP_REQUEST, slot };
+		slot->bulk = (struct engine_operation){ OP_BULK_IN, slot };
 		slot->next = engine->free;
 		engine->free = slot;
 	}
 	for (i = 0; i < ROOM_MAX; i++) {
 		struct room *room = &engine->rooms[i];
 
-		room->bulk = (struct operation){ OP_BULK_OUT, room };
-		room->answer = (struct operation){ OP_ANSWER, room };
+		room->bulk = (struct engine_operation){ OP_BULK_OUT, room };
+		room->answer = (struct engine_operation){ OP_ANSWER, room };
 		room->next = engine->free_room;
 		engine->free_room = room;
 	}

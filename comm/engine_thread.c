@@ -57,6 +57,9 @@ static void count_bulk(struct engine *engine, size_t size)
 static void post_slot(struct engine *engine, struct slot *slot)
 {
 	struct transport *t = engine->transport;
+	const struct transport_bulk bulk = {
+		slot->rank, slot->index, slot->buffer, ENGINE_BULK_MAX,
+	};
 	unsigned missing = 2;		/* operations that do not begin */
 	int error;
 
@@ -66,8 +69,7 @@ static void post_slot(struct engine *engine, struct slot *slot)
 		error = -EIO;
 		goto fail;
 	}
-	error = t->receive_bulk(t, slot->rank, slot->index, slot->buffer,
-				ENGINE_BULK_MAX, &slot->bulk);
+	error = t->receive_bulk(t, &bulk, &slot->bulk);
 	if (error)
 		goto fail;
 	missing--;
@@ -88,14 +90,17 @@ fail:
 
 static void send_room(struct engine *engine, struct room *room)
 {
+	const struct transport_bulk bulk = {
+		room->rank, message_slot(room->ticket), room->buffer,
+		room->size,
+	};
 	struct transport *t = engine->transport;
 	int error = -EIO;
 
 	room->sending = true;
 	engine->active++;
 	if (!engine_is_gone(engine_state(engine, room->rank)))
-		error = t->send_bulk(t, room->rank, message_slot(room->ticket),
-				     room->buffer, room->size, &room->bulk);
+		error = t->send_bulk(t, &bulk, &room->bulk);
 	if (!error && room->has_answer) {
 		room->pending++;
 		error = t->send(t, room->rank, &room->message,
@@ -237,7 +242,7 @@ static void take_bulk(struct engine *engine, struct slot *slot, int error,
 static void take_event(struct engine *engine,
 		       const struct transport_event *event)
 {
-	const struct operation *operation = event->cookie;
+	const struct engine_operation *operation = event->cookie;
 
 	if (event->kind == TRANSPORT_MESSAGE) {
 		take_message(engine, event);

@@ -20,7 +20,7 @@ struct hello {
 	uint32_t protocol;
 	int32_t pid;
 	uint64_t nonce;			/* that of rank 0 is the job's */
-	uint64_t machine;		/* equal on one host, see meet.c */
+	uint64_t machine;		/* equal on one host, see handshake.c */
 	uint64_t store_device, store_inode;
 	char host[64];
 	char store[1024];		/* absolute path */
@@ -28,6 +28,8 @@ struct hello {
 	uint64_t point;			/* hash of the mount point's path */
 	uint8_t reserved[504];
 };
+
+_Static_assert(sizeof(struct hello) == 2008, "it travels, to any version");
 
 /* What a hello is made from; all is borrowed. */
 struct handshake_options {

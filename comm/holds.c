@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "comm/holds.h"
 
+#include "shard/base/reference.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -27,7 +29,7 @@ static void destroy(struct hold *hold)
 
 void hold_put(struct hold *hold)
 {
-	if (hold && atomic_fetch_sub(&hold->references, 1) == 1)
+	if (hold && reference_drop(&hold->references))
 		destroy(hold);
 }
 

@@ -54,6 +54,8 @@ struct message {
 	uint32_t reserved;	/* 0 */
 };
 
+_Static_assert(sizeof(struct message) == 4 + 2 * 2 + 8 + 4 * 4, "it travels");
+
 /* Bytes of a whole control message: small enough to be sent without asking
  * the receiver first, and holds the longest path. */
 enum { MESSAGE_SIZE_MAX = 8192,

@@ -17,6 +17,8 @@ struct catalog_head {
 	uint64_t signature, offset, kept;
 };
 
+_Static_assert(sizeof(struct catalog_head) == 3 * 8, "it travels");
+
 static int write_request(struct wire *wire,
 			 const struct catalog_wanted *wanted, uint64_t offset)
 {

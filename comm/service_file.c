@@ -11,16 +11,19 @@
 #include <unistd.h>
 
 /* What is in front of the path. */
-struct file_head {
+struct range_head {
 	uint64_t hold;
 	struct pin pin;
 	uint64_t offset;
 	uint32_t size, exact;
 };
 
+_Static_assert(sizeof(struct range_head) ==
+	       8 + sizeof(struct pin) + 8 + 2 * 4, "it travels");
+
 static int write_request(struct wire *wire, const struct file_range *range)
 {
-	const struct file_head head = {
+	const struct range_head head = {
 		.hold = range->hold, .pin = range->pin,
 		.offset = range->offset, .size = range->size,
 		.exact = range->exact,
@@ -37,7 +40,7 @@ static bool read_request(struct wire_reader *reader,
 			 char path[LIMIT_PATH_SIZE + 1],
 			 struct file_range *ret_range)
 {
-	struct file_head head;
+	struct range_head head;
 
 	if (!wire_get(reader, &head, sizeof(head)) ||
 	    !wire_get_path(reader, path) || reader->left ||

@@ -16,14 +16,17 @@
 #include <unistd.h>
 
 /* What is in front of the path, for each of the two. */
-struct file_head {
+struct hold_file_head {
 	uint64_t number;
 	struct pin pin;
 };
 
-struct checkpoint_head {
+struct hold_checkpoint_head {
 	uint64_t number, hash[2];
 };
+
+_Static_assert(sizeof(struct hold_file_head) == 8 + sizeof(struct pin) &&
+	       sizeof(struct hold_checkpoint_head) == 3 * 8, "they travel");
 
 /* ---- answering ----------------------------------------------------------- */
 
@@ -70,7 +73,7 @@ static int open_file(const struct answering *from, const char *path,
 static int answer_file(struct service_request *request)
 {
 	char path[LIMIT_PATH_SIZE + 1];
-	struct file_head head;
+	struct hold_file_head head;
 	struct hold *hold;
 	struct pin pin;
 	int fd, error;
@@ -111,7 +114,7 @@ static int answer_checkpoint(struct service_request *request)
 {
 	const struct checkpoint_hooks *hooks = &request->from->checkpoints;
 	char path[LIMIT_PATH_SIZE + 1];
-	struct checkpoint_head head;
+	struct hold_checkpoint_head head;
 	struct held_checkpoint held;
 	struct catalog_id id;
 	struct hold *hold;
@@ -203,7 +206,7 @@ int service_hold_file_ask(struct peers *peers, unsigned rank, const char *path,
 	struct client *c = client_of(peers);
 	struct engine_call call = { .rank = rank,
 				    .service = SERVICE_HOLD_FILE };
-	const struct file_head head = { next_number(c), *pin };
+	const struct hold_file_head head = { next_number(c), *pin };
 	struct wire wire = { .size = 0 };
 	int error = wire_put(&wire, &head, sizeof(head));
 
@@ -236,7 +239,7 @@ int service_hold_checkpoint_ask(struct peers *peers, unsigned rank,
 	struct client *c = client_of(peers);
 	struct engine_call call = { .rank = rank, .patient = true,
 				    .service = SERVICE_HOLD_CHECKPOINT };
-	const struct checkpoint_head head = {
+	const struct hold_checkpoint_head head = {
 		next_number(c), { hash[0], hash[1] },
 	};
 	struct wire wire = { .size = 0 };

@@ -22,6 +22,14 @@ struct piece_head {
 	uint64_t shard, has_pin;
 };
 
+_Static_assert(sizeof(struct pieces_head) ==
+	       sizeof(struct catalog_id) + 8 + 2 * 4 &&
+	       sizeof(struct piece_head) == 2 * 8, "they travel");
+/* One piece always has room, of however many axes. */
+_Static_assert(sizeof(struct pieces_head) + sizeof(struct piece_head) +
+	       sizeof(struct pin) + 2 * LIMIT_NDIM * 8 <= MESSAGE_PAYLOAD_MAX,
+	       "a request of one piece");
+
 /* ---- writing ------------------------------------------------------------- */
 
 void service_pieces_begin(struct pieces_wire *pieces,

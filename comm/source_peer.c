@@ -32,7 +32,7 @@ struct rank_hold {
 enum { HINT_MAX = 8, HINT_SHARDS = 64 };
 
 /* One request to one rank, and which pieces it is for. */
-struct part {
+struct peer_request {
 	struct engine_call call;
 	struct pieces_wire pieces;
 	unsigned count;
@@ -41,7 +41,7 @@ struct part {
 };
 
 /* Whom a piece is read from next. */
-struct turn {
+struct piece_turn {
 	bool done;
 	bool not_here;			/* no file of this machine has it, any
 					 * more */
@@ -50,23 +50,23 @@ struct turn {
 };
 
 /* What one call of read has to do. */
-struct job {
+struct peer_read {
 	struct source_peer *source;
 	const struct plan *plan;
 	const struct piece *pieces;
 	unsigned count;			/* of pieces */
 	struct reply *reply;
-	struct turn turns[LIMIT_PIECES];
+	struct piece_turn turns[LIMIT_PIECES];
 	/* Of one round: */
 	unsigned part_count, local_count;
-	struct part *parts[LIMIT_PIECES];	/* owned */
+	struct peer_request *parts[LIMIT_PIECES];	/* owned */
 	struct piece local[LIMIT_PIECES];
 	unsigned local_index[LIMIT_PIECES];
 };
 
 /* ---- whom to ask --------------------------------------------------------- */
 
-static uint32_t file_of(const struct job *job, const struct piece *piece)
+static uint32_t file_of(const struct peer_read *job, const struct piece *piece)
 {
 	return catalog_shard(job->source->files.catalog, job->plan->entry,
 			     piece->shard)->file;
@@ -74,7 +74,7 @@ static uint32_t file_of(const struct job *job, const struct piece *piece)
 
 /* Is there something to read it from on this machine? What nobody has is for
  * the source below to say. */
-static bool is_here(const struct job *job, const struct piece *piece)
+static bool is_here(const struct peer_read *job, const struct piece *piece)
 {
 	const struct placement *placement = job->source->files.placement;
 	uint32_t file = file_of(job, piece);
@@ -85,7 +85,7 @@ static bool is_here(const struct job *job, const struct piece *piece)
 
 /* The first replica from *@next on that is at a rank which answers; NULL:
  * none. */
-static const struct replica *find_replica(const struct job *job,
+static const struct replica *find_replica(const struct peer_read *job,
 					  const struct piece *piece,
 					  uint32_t *next)
 {
@@ -101,7 +101,7 @@ static const struct replica *find_replica(const struct job *job,
 	return NULL;
 }
 
-static size_t size_of(const struct job *job, const struct piece *piece)
+static size_t size_of(const struct peer_read *job, const struct piece *piece)
 {
 	size_t size = dtype_info((enum dtype)job->plan->entry->dtype)->size;
 	unsigned i;
@@ -113,7 +113,7 @@ static size_t size_of(const struct job *job, const struct piece *piece)
 
 /* ---- asking -------------------------------------------------------------- */
 
-static bool add_to_part(const struct job *job, struct part *part,
+static bool add_to_part(const struct peer_read *job, struct peer_request *part,
 			unsigned index, const struct replica *replica)
 {
 	const struct piece *piece = &job->pieces[index];
@@ -127,13 +127,13 @@ static bool add_to_part(const struct job *job, struct part *part,
 	return true;
 }
 
-static int add_part(struct job *job, unsigned index,
+static int add_part(struct peer_read *job, unsigned index,
 		    const struct replica *replica)
 {
 	const struct catalog *catalog = job->source->files.catalog;
 	uint64_t entry = (uint64_t)(job->plan->entry -
 				    catalog_entry(catalog, 0));
-	struct part *part = malloc(sizeof(*part));
+	struct peer_request *part = malloc(sizeof(*part));
 	struct catalog_id id;
 
 	if (!part)
@@ -153,7 +153,7 @@ static int add_part(struct job *job, unsigned index,
 
 /* Shards that overlap are copied in their order: each has a part of its
  * own. */
-static int add_piece(struct job *job, unsigned index,
+static int add_piece(struct peer_read *job, unsigned index,
 		     const struct replica *replica)
 {
 	bool apart = job->plan->entry->flags & CATALOG_OVERLAP;
@@ -168,7 +168,7 @@ static int add_piece(struct job *job, unsigned index,
 
 /* What is left to be read, and from whom. -errno: what the last one said of a
  * piece that nobody else has. */
-static int sort_pieces(struct job *job)
+static int sort_pieces(struct peer_read *job)
 {
 	const struct replica *replica;
 	unsigned i;
@@ -176,7 +176,7 @@ static int sort_pieces(struct job *job)
 
 	job->local_count = 0;
 	for (i = 0; i < job->count && !error; i++) {
-		struct turn *turn = &job->turns[i];
+		struct piece_turn *turn = &job->turns[i];
 
 		if (turn->done)
 			continue;
@@ -193,14 +193,14 @@ static int sort_pieces(struct job *job)
 	return error;
 }
 
-static int begin(struct job *job)
+static int begin(struct peer_read *job)
 {
 	struct engine_call calls[LIMIT_PIECES];
 	unsigned i;
 	int error;
 
 	for (i = 0; i < job->part_count; i++) {
-		struct part *part = job->parts[i];
+		struct peer_request *part = job->parts[i];
 
 		part->call.payload = part->pieces.wire.data;
 		part->call.size = part->pieces.wire.size;
@@ -222,7 +222,7 @@ static bool is_among(unsigned rank, const unsigned *ranks, unsigned count)
 }
 
 /* @rank, and others that have the shards behind @piece. */
-static unsigned find_next_ranks(const struct job *job, unsigned rank,
+static unsigned find_next_ranks(const struct peer_read *job, unsigned rank,
 				const struct piece *piece,
 				unsigned ranks[HINT_MAX])
 {
@@ -248,7 +248,7 @@ static unsigned find_next_ranks(const struct job *job, unsigned rank,
 
 /* A rank had to be made to look: those that will be asked next may do so while
  * this one is read. Nobody waits for them. */
-static void hint_others(struct job *job, const struct part *part)
+static void hint_others(struct peer_read *job, const struct peer_request *part)
 {
 	struct source_peer *s = job->source;
 	struct engine_call calls[HINT_MAX];
@@ -274,7 +274,7 @@ static void hint_others(struct job *job, const struct part *part)
 
 /* The rank has no such catalog yet, or other files: make it look, and ask once
  * more. */
-static int ask_again(struct job *job, struct part *part)
+static int ask_again(struct peer_read *job, struct peer_request *part)
 {
 	struct source_peer *s = job->source;
 	struct engine_call learn = {
@@ -308,7 +308,7 @@ static void release_slot(void *context, void *loan)
 }
 
 /* The runs of a piece whose elements are dense at @data. */
-static void init_extents(const struct job *job, const struct piece *piece,
+static void init_extents(const struct peer_read *job, const struct piece *piece,
 			 struct extents *extents)
 {
 	struct layout layout = { .offset = 0 };
@@ -319,7 +319,7 @@ static void init_extents(const struct job *job, const struct piece *piece,
 	extents_init(extents, job->plan, &dense, &layout);
 }
 
-static void put_piece(const struct job *job, const struct piece *piece,
+static void put_piece(const struct peer_read *job, const struct piece *piece,
 		      const unsigned char *data)
 {
 	unsigned char *to = job->reply->data + job->reply->base;
@@ -336,7 +336,7 @@ static void put_piece(const struct job *job, const struct piece *piece,
 }
 
 /* Are the bytes that came all that the reply will ever have, in their order? */
-static bool is_whole_reply(const struct job *job, const struct part *part)
+static bool is_whole_reply(const struct peer_read *job, const struct peer_request *part)
 {
 	uint64_t element = dtype_info((enum dtype)job->plan->entry->dtype)->size;
 	uint64_t at = 0;
@@ -360,7 +360,7 @@ static bool is_whole_reply(const struct job *job, const struct part *part)
 	return true;
 }
 
-static int put_part(struct job *job, struct part *part)
+static int put_part(struct peer_read *job, struct peer_request *part)
 {
 	const unsigned char *data = part->call.data;
 	unsigned i;
@@ -385,7 +385,7 @@ static int put_part(struct job *job, struct part *part)
 /* What came of a part that was asked for: @error, or its bytes. Of what a rank
  * says only some is for who reads a file; what only concerns its copy, the next
  * one may have. */
-static int finish_part(struct job *job, struct part *part, int error)
+static int finish_part(struct peer_read *job, struct peer_request *part, int error)
 {
 	unsigned i;
 
@@ -398,7 +398,7 @@ static int finish_part(struct job *job, struct part *part, int error)
 	else if (error)
 		error = -EIO;
 	for (i = 0; i < part->count; i++) {
-		struct turn *turn = &job->turns[part->index[i]];
+		struct piece_turn *turn = &job->turns[part->index[i]];
 
 		turn->done = !error;
 		turn->error = error;
@@ -408,14 +408,14 @@ static int finish_part(struct job *job, struct part *part, int error)
 }
 
 /* All that have come first, so that no slot is held while a rank learns. */
-static int finish_parts(struct job *job)
+static int finish_parts(struct peer_read *job)
 {
-	struct part *again[LIMIT_PIECES];
+	struct peer_request *again[LIMIT_PIECES];
 	unsigned count = 0, i;
 	int error = 0;
 
 	for (i = 0; i < job->part_count && !error; i++) {
-		struct part *part = job->parts[i];
+		struct peer_request *part = job->parts[i];
 		int said = engine_wait(job->source->engine, &part->call);
 
 		if (said == -ENODATA) {
@@ -439,7 +439,7 @@ static int finish_parts(struct job *job)
 
 /* ---- reading ------------------------------------------------------------- */
 
-static int read_below(struct job *job, const struct piece *pieces,
+static int read_below(struct peer_read *job, const struct piece *pieces,
 		      unsigned count)
 {
 	struct source *below = job->source->below;
@@ -448,19 +448,19 @@ static int read_below(struct job *job, const struct piece *pieces,
 }
 
 /* Others may have what is not in a file of this machine any more. */
-static bool has_others(const struct job *job, unsigned index)
+static bool has_others(const struct peer_read *job, unsigned index)
 {
 	return find_replica(job, &job->pieces[index], &(uint32_t){ 0 });
 }
 
 /* One by one, to find out which. */
-static int read_local_apart(struct job *job)
+static int read_local_apart(struct peer_read *job)
 {
 	unsigned i;
 	int error;
 
 	for (i = 0; i < job->local_count; i++) {
-		struct turn *turn = &job->turns[job->local_index[i]];
+		struct piece_turn *turn = &job->turns[job->local_index[i]];
 
 		error = read_below(job, &job->local[i], 1);
 		turn->done = !error;
@@ -473,7 +473,7 @@ static int read_local_apart(struct job *job)
 	return 0;
 }
 
-static int read_local(struct job *job)
+static int read_local(struct peer_read *job)
 {
 	int error = job->local_count > 0 ?
 		    read_below(job, job->local, job->local_count) : 0;
@@ -486,7 +486,7 @@ static int read_local(struct job *job)
 	return error;
 }
 
-static bool is_done(const struct job *job)
+static bool is_done(const struct peer_read *job)
 {
 	unsigned i;
 
@@ -495,10 +495,10 @@ static bool is_done(const struct job *job)
 	return i == job->count;
 }
 
-static void end_parts(struct job *job)
+static void end_parts(struct peer_read *job)
 {
 	while (job->part_count > 0) {
-		struct part *part = job->parts[--job->part_count];
+		struct peer_request *part = job->parts[--job->part_count];
 
 		engine_end(job->source->engine, &part->call);
 		free(part);
@@ -506,7 +506,7 @@ static void end_parts(struct job *job)
 }
 
 /* Round after round, until each piece has come from somebody. */
-static int run_job(struct job *job)
+static int run_job(struct peer_read *job)
 {
 	int error = 0;
 
@@ -532,7 +532,7 @@ static int read_ordered(struct source_peer *s, const struct plan *plan,
 	int error = 0;
 
 	for (i = 0; i < count && !error; i++) {
-		struct job job = { .source = s, .plan = plan, .count = 1,
+		struct peer_read job = { .source = s, .plan = plan, .count = 1,
 				   .pieces = &pieces[i], .reply = reply };
 
 		error = run_job(&job);
@@ -542,7 +542,7 @@ static int read_ordered(struct source_peer *s, const struct plan *plan,
 
 /* Of the pieces that are not here, the first that nobody can be asked for says
  * -EIO. 0: all are here; 1: some are elsewhere, and reply->rank has one. */
-static int look_at_ranks(struct job *job)
+static int look_at_ranks(struct peer_read *job)
 {
 	const struct replica *replica;
 	unsigned i;
@@ -567,7 +567,7 @@ static int look_at_ranks(struct job *job)
 }
 
 /* Of pieces that are all here. */
-static int read_here(struct job *job)
+static int read_here(struct peer_read *job)
 {
 	unsigned i;
 	int error = read_below(job, job->pieces, job->count);
@@ -586,7 +586,7 @@ static int read_pieces(struct source *source, const struct plan *plan,
 		       struct reply *reply)
 {
 	struct source_peer *s = (struct source_peer *)source;
-	struct job job = { .source = s, .plan = plan, .pieces = pieces,
+	struct peer_read job = { .source = s, .plan = plan, .pieces = pieces,
 			   .count = count, .reply = reply };
 	int error = look_at_ranks(&job);
 

@@ -27,6 +27,13 @@ struct transport_event {
 	int error;		/* 0 or -errno */
 };
 
+/* One bulk, to or from a rank. */
+struct transport_bulk {
+	unsigned rank, tag;
+	void *data;		/* borrowed until the operation has ended */
+	size_t size;		/* bytes; of a receive, at most */
+};
+
 struct transport {
 	unsigned rank, count;	/* const */
 
@@ -34,13 +41,11 @@ struct transport {
 	 * @cookie. 0 or -errno, without an event then. */
 	int (*send)(struct transport *transport, unsigned rank,
 		    const void *data, size_t size, void *cookie);
-	int (*send_bulk)(struct transport *transport, unsigned rank,
-			 unsigned tag, const void *data, size_t size,
-			 void *cookie);
-	/* Wait for one bulk of at most @size bytes; more is an error. */
-	int (*receive_bulk)(struct transport *transport, unsigned rank,
-			    unsigned tag, void *buffer, size_t size,
-			    void *cookie);
+	int (*send_bulk)(struct transport *transport,
+			 const struct transport_bulk *bulk, void *cookie);
+	/* Wait for one bulk; one of more bytes is an error. */
+	int (*receive_bulk)(struct transport *transport,
+			    const struct transport_bulk *bulk, void *cookie);
 	/* Give up all operations with @rank, which is gone: there will be no
 	 * events of them, and their memory is not touched again. */
 	void (*forget)(struct transport *transport, unsigned rank);

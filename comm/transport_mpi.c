@@ -19,7 +19,7 @@
 
 enum { MESSAGES_AT_ONCE = 16 };
 
-struct operation {
+struct mpi_operation {
 	enum transport_event_kind kind;
 	void *cookie;
 	unsigned rank;
@@ -31,7 +31,7 @@ struct transport_mpi {
 	/* Under way, side by side. */
 	unsigned count, capacity;
 	MPI_Request *requests;		/* owned, as are all */
-	struct operation *operations;
+	struct mpi_operation *operations;
 	int *indices;
 	MPI_Status *statuses;
 	unsigned char messages[MESSAGES_AT_ONCE][MESSAGE_SIZE_MAX];
@@ -80,7 +80,7 @@ static MPI_Request *add(struct transport_mpi *t, enum transport_event_kind kind,
 {
 	if (t->count == t->capacity && grow(t))
 		return NULL;
-	t->operations[t->count] = (struct operation){ kind, cookie, rank };
+	t->operations[t->count] = (struct mpi_operation){ kind, cookie, rank };
 	return &t->requests[t->count];
 }
 
@@ -111,30 +111,30 @@ static int mpi_send(struct transport *transport, unsigned rank,
 				       t->control, request));
 }
 
-static int mpi_send_bulk(struct transport *transport, unsigned rank,
-			 unsigned tag, const void *data, size_t size,
-			 void *cookie)
+static int mpi_send_bulk(struct transport *transport,
+			 const struct transport_bulk *bulk, void *cookie)
 {
 	struct transport_mpi *t = (struct transport_mpi *)transport;
-	MPI_Request *request = add(t, TRANSPORT_SENT, rank, cookie);
+	MPI_Request *request = add(t, TRANSPORT_SENT, bulk->rank, cookie);
 
 	if (!request)
 		return -ENOMEM;
-	return finish_add(t, MPI_Isend(data, (int)size, MPI_BYTE, (int)rank,
-				       (int)tag, t->bulk, request));
+	return finish_add(t, MPI_Isend(bulk->data, (int)bulk->size, MPI_BYTE,
+				       (int)bulk->rank, (int)bulk->tag,
+				       t->bulk, request));
 }
 
-static int mpi_receive_bulk(struct transport *transport, unsigned rank,
-			    unsigned tag, void *buffer, size_t size,
-			    void *cookie)
+static int mpi_receive_bulk(struct transport *transport,
+			    const struct transport_bulk *bulk, void *cookie)
 {
 	struct transport_mpi *t = (struct transport_mpi *)transport;
-	MPI_Request *request = add(t, TRANSPORT_RECEIVED, rank, cookie);
+	MPI_Request *request = add(t, TRANSPORT_RECEIVED, bulk->rank, cookie);
 
 	if (!request)
 		return -ENOMEM;
-	return finish_add(t, MPI_Irecv(buffer, (int)size, MPI_BYTE, (int)rank,
-				       (int)tag, t->bulk, request));
+	return finish_add(t, MPI_Irecv(bulk->data, (int)bulk->size, MPI_BYTE,
+				       (int)bulk->rank, (int)bulk->tag,
+				       t->bulk, request));
 }
 
 static void mpi_forget(struct transport *transport, unsigned rank)
@@ -202,7 +202,7 @@ static void fill_event(const struct transport_mpi *t, unsigned index,
 		       const MPI_Status *status, int code,
 		       struct transport_event *event)
 {
-	const struct operation *operation = &t->operations[index];
+	const struct mpi_operation *operation = &t->operations[index];
 	int size = 0;
 
 	*event = (struct transport_event){

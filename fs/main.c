@@ -322,21 +322,20 @@ destroy_mount:
 
 /* Who else there is: a parent that waits, or one that watches. 0: go on, 1:
  * that parent has ended, with @ret_status. */
-static int split(const struct options *options, int argc, char **argv,
-		 struct supervisor **watch, int *report, int *ret_status)
+static int split(const struct options *options, struct supervisor **watch,
+		 int *report, int *ret_status)
 {
 	if (options->count > 1) {
 		undo_binding();
-		return supervisor_fork(options->path, argc, argv, watch,
-				       ret_status);
+		return supervisor_fork(options->path, options->argc,
+				       options->argv, watch, ret_status);
 	}
 	if (options->foreground || options->debug || options->under_mpirun)
 		return 0;
 	return go_to_background(report, ret_status);
 }
 
-static int run(struct options *options, struct fuse_args *args, int argc,
-	       char **argv)
+static int run(struct options *options, struct fuse_args *args)
 {
 	int report = -1, status = EXIT_FAILURE, error;
 	struct supervisor *watch = NULL;
@@ -367,7 +366,7 @@ static int run(struct options *options, struct fuse_args *args, int argc,
 	}
 	error = options_add_libfuse(options, args);
 	if (!error)
-		error = split(options, argc, argv, &watch, &report, &status);
+		error = split(options, &watch, &report, &status);
 	if (error < 0)
 		fprintf(stderr, "ckptfs: %s\n", strerror(-error));
 	if (error)
@@ -391,7 +390,7 @@ static void fill_standard_streams(void)
 int main(int argc, char **argv)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
-	struct options options = { .source = NULL };
+	struct options options = { .argc = argc, .argv = argv };
 	int status;
 
 	fill_standard_streams();
@@ -403,7 +402,7 @@ int main(int argc, char **argv)
 	if (options_parse(&args, &options))
 		status = usage("bad arguments");
 	else
-		status = run(&options, &args, argc, argv);
+		status = run(&options, &args);
 	fuse_opt_free_args(&args);
 	options_finish(&options);
 	return status;

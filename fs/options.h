@@ -9,6 +9,8 @@
 struct fuse_args;
 
 struct options {
+	int argc;		/* the words that the process was started with; */
+	char **argv;		/* borrowed */
 	char *source, *path;	/* owned, as are all texts */
 	char *log;
 	char *name;		/* fsname= */

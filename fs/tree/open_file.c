@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tree/open_file.h"
 
+#include "shard/base/reference.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +49,7 @@ void open_file_put(struct open_file *file)
 			return;
 	/* The last one under the lock: nobody may find it and hold it again. */
 	pthread_mutex_lock(table->lock);
-	last = atomic_fetch_sub(&file->references, 1) == 1;
+	last = reference_drop(&file->references);
 	if (last) {
 		LIST_REMOVE(file, all);
 		if (file->listed)

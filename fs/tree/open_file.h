@@ -35,7 +35,7 @@ struct open_file {
 	const struct open_file_ops *ops;	/* const */
 	struct open_table *table;		/* borrowed; const */
 	uint64_t number;			/* of its inode; const */
-	atomic_uint references;
+	_Atomic unsigned references;
 	/* For the kernel; const: */
 	bool keep_cache;	/* nothing changes under this inode */
 	bool direct;		/* no page cache: reads must be exact */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/tree/open_folder.h"
 
+#include "shard/base/reference.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +26,7 @@ void open_folder_hold(struct open_folder *folder)
 
 void open_folder_put(struct open_folder *folder)
 {
-	if (atomic_fetch_sub(&folder->references, 1) > 1)
+	if (!reference_drop(&folder->references))
 		return;
 	pthread_mutex_lock(folder->table->lock);
 	LIST_REMOVE(folder, all);

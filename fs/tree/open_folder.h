@@ -41,7 +41,7 @@ struct open_folder_ops {
 struct open_folder {
 	const struct open_folder_ops *ops;	/* const */
 	struct open_table *table;		/* borrowed; const */
-	atomic_uint references;
+	_Atomic unsigned references;
 	bool immutable;		/* the kernel may keep the list; const */
 	LIST_ENTRY(open_folder) all;	/* guarded by the lock of the inodes */
 };

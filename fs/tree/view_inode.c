@@ -336,6 +336,7 @@ static int make_group(struct mounted *mounted, struct view_file *file)
 	return error;
 }
 
+/* A slice, or a group, whose content is made when it is new. */
 static int get_named(struct namespace *ns, struct mounted *mounted,
 		     const struct inode_name *name, struct view_file *file,
 		     struct known_inode **ret_known)
@@ -357,21 +358,12 @@ static int get_named(struct namespace *ns, struct mounted *mounted,
 	return 0;
 }
 
-/* A slice, or a group, whose content is made when it is new. */
-static int lookup_named(struct namespace *ns, struct view_inode *folder,
-			const char *name, struct view_file *file, bool nowait,
-			struct attr *ret_attr)
+/* What was looked up once more: that is taken back on failure. */
+static int tell_known(struct namespace *ns, struct known_inode *known,
+		      bool nowait, struct attr *ret_attr)
 {
-	const struct inode_name where = { NULL, folder->base.number, name };
-	struct known_inode *known = inode_table_get_known(&ns->inodes, &where);
-	int error = 0;
+	int error = file_status(ns, &known->base, nowait, ret_attr);
 
-	if (!known)
-		error = nowait && file->grouped ? -EAGAIN :
-			get_named(ns, folder->mounted, &where, file, &known);
-	if (error)
-		return error;
-	error = file_status(ns, &known->base, nowait, ret_attr);
 	if (error)
 		inode_table_forget(&ns->inodes, known->base.number, 1);
 	return error;
@@ -431,6 +423,8 @@ static int lookup(struct namespace *ns, struct inode *inode, const char *name,
 	struct view_inode *folder = from_inode(inode);
 	struct mounted *mounted = folder->mounted;
 	enum view view = mounted_view(folder);
+	struct known_inode *known;
+	struct inode_name where;
 	struct view_file file;
 	int error;
 
@@ -440,8 +434,15 @@ static int lookup(struct namespace *ns, struct inode *inode, const char *name,
 		return view == VIEW_HF ? lookup_beside(ns, mounted, name,
 						       nowait, ret_attr) :
 					 -ENOENT;
-	if (file.slice || file.grouped)
-		return lookup_named(ns, folder, name, &file, nowait, ret_attr);
+	if (file.slice || file.grouped) {
+		where = (struct inode_name){ NULL, folder->base.number, name };
+		known = inode_table_get_known(&ns->inodes, &where);
+		if (!known && file.grouped && nowait)
+			return -EAGAIN;
+		error = known ? 0 : get_named(ns, mounted, &where, &file,
+					      &known);
+		return error ? error : tell_known(ns, known, nowait, ret_attr);
+	}
 	error = mounted_file_status(mounted, &file, nowait, &ret_attr->status);
 	if (error)
 		return error;

@@ -3,6 +3,7 @@
 
 #include "shard/base/bytes.h"
 #include "shard/base/hash.h"
+#include "shard/base/reference.h"
 #include "shard/catalog/catalog_layout.h"
 
 #include <stdatomic.h>
@@ -12,9 +13,8 @@
 
 /* In front of a catalog, which is what is handed out. */
 struct counted_catalog {
-	_Atomic uint64_t references;
-	uint64_t reserved;	/* a catalog is aligned as malloc aligns */
-	struct catalog catalog;
+	_Atomic unsigned references;
+	_Alignas(16) struct catalog catalog; /* as malloc aligns */
 };
 
 static struct counted_catalog *counted_of(struct catalog *catalog)
@@ -49,7 +49,7 @@ void catalog_put(struct catalog *catalog)
 	if (!catalog)
 		return;
 	counted = counted_of(catalog);
-	if (atomic_fetch_sub(&counted->references, 1) == 1)
+	if (reference_drop(&counted->references))
 		free(counted);
 }
 

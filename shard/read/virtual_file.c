@@ -12,6 +12,7 @@
  */
 #include "shard/read/virtual_file.h"
 
+#include "shard/base/reference.h"
 #include "shard/read/npy.h"
 #include "shard/read/transfer.h"
 #include "shard/safetensors/safetensors_header.h"
@@ -270,7 +271,7 @@ struct virtual_file *virtual_file_get(struct virtual_file *file)
 
 void virtual_file_put(struct virtual_file *file)
 {
-	if (!file || atomic_fetch_sub(&file->references, 1) > 1)
+	if (!file || !reference_drop(&file->references))
 		return;
 	array_finish(&file->header);
 	free(file);

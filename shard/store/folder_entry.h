@@ -16,6 +16,9 @@ struct stored_entry {
 	uint32_t reserved;			/* 0 */
 };
 
+_Static_assert(sizeof(struct stored_entry) == sizeof(struct pin) + 2 * 4,
+	       "it travels");
+
 enum { STORED_ENTRY_MAX = sizeof(struct stored_entry) + 255 + 4096 };
 
 struct stored {
@@ -29,8 +32,8 @@ int stored_entry_append(struct array *out, const char *name,
 			size_t target_size);
 
 /* The entry at @position of @size bytes, which is checked: its name is a
- * name, and only a link has a target. Moves @position on. False at the end, or when what follows is no
- * entry: then @position is not @size. */
+ * name, and only a link has a target. Moves @position on. False at the end, or
+ * when what follows is no entry: then @position is not @size. */
 bool stored_entry_next(const void *data, size_t size, size_t *position,
 		       struct stored *ret_stored);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/store/store.h"
 
+#include "shard/base/reference.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +36,7 @@ struct store_list *store_list_get(struct store_list *list)
 
 void store_list_put(struct store_list *list)
 {
-	if (list && atomic_fetch_sub(&list->references, 1) == 1)
+	if (list && reference_drop(&list->references))
 		list->destroy(list);
 }
 
@@ -86,7 +88,7 @@ void store_folder_put(struct store_folder *folder)
 {
 	unsigned i;
 
-	if (!folder || atomic_fetch_sub(&folder->references, 1) > 1)
+	if (!folder || !reference_drop(&folder->references))
 		return;
 	for (i = 0; folder->fds && i < folder->store->ranks; i++)
 		if (folder->fds[i] >= 0)

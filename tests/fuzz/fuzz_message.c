@@ -163,11 +163,10 @@ static int take(struct transport *transport, unsigned rank, const void *data,
 	return -EIO;
 }
 
-static int take_bulk(struct transport *transport, unsigned rank, unsigned tag,
-		     const void *data, size_t size, void *cookie)
+static int take_bulk(struct transport *transport,
+		     const struct transport_bulk *bulk, void *cookie)
 {
-	(void)tag;
-	return take(transport, rank, data, size, cookie);
+	return take(transport, bulk->rank, bulk->data, bulk->size, cookie);
 }
 
 static void destroy(struct transport *transport)

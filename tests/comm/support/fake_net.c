@@ -238,21 +238,21 @@ static int fake_send(struct transport *transport, unsigned rank,
 	return 0;
 }
 
-static int fake_send_bulk(struct transport *transport, unsigned rank,
-			  unsigned tag, const void *data, size_t size,
-			  void *cookie)
+static int fake_send_bulk(struct transport *transport,
+			  const struct transport_bulk *bulk, void *cookie)
 {
+	unsigned rank = bulk->rank;
 	struct port *port = lock_port(transport);
 	struct fake_net *net = port->net;
 	struct item *item = make_item(net, ITEM_BULK, transport->rank, rank);
 	bool drop = strikes(net, net->faults.drop);
 	bool spoil = !drop && strikes(net, net->faults.corrupt);
 
-	item->tag = tag;
-	item->data = data;
-	item->size = size;
+	item->tag = bulk->tag;
+	item->data = bulk->data;
+	item->size = bulk->size;
 	item->cookie = cookie;
-	if (size <= EAGER_MAX || drop || spoil || !net->ports[rank].open) {
+	if (bulk->size <= EAGER_MAX || drop || spoil || !net->ports[rank].open) {
 		copy_data(item);
 		add_sent(net, item);
 	} else {
@@ -268,15 +268,16 @@ static int fake_send_bulk(struct transport *transport, unsigned rank,
 	return 0;
 }
 
-static int fake_receive_bulk(struct transport *transport, unsigned rank,
-			     unsigned tag, void *buffer, size_t size,
-			     void *cookie)
+static int fake_receive_bulk(struct transport *transport,
+			     const struct transport_bulk *bulk, void *cookie)
 {
 	struct receive *receive = malloc(sizeof(*receive)), **end;
 	struct port *port = lock_port(transport);
 
 	assert_non_null(receive);
-	*receive = (struct receive){ NULL, rank, tag, buffer, cookie, size };
+	*receive = (struct receive){
+		NULL, bulk->rank, bulk->tag, bulk->data, cookie, bulk->size,
+	};
 	for (end = &port->receives; *end; end = &(*end)->next)
 		;
 	*end = receive;
