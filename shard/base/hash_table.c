@@ -3,6 +3,7 @@
 
 #include "shard/base/hash.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -43,6 +44,7 @@ static uint32_t *find_slot(const struct hash_table *table, const void *owner,
 
 static void place(struct hash_table *table, const void *owner, uint32_t index)
 {
+	assert(table->count < table->slot_count / 2);
 	*find_slot(table, owner, table->keys->hash(owner, index), NULL) =
 		index + 1;
 	table->count++;

@@ -2,9 +2,13 @@
 #include "shard/base/name_table.h"
 
 #include "shard/base/hash.h"
+#include "shard/base/limits.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+_Static_assert(LIMIT_COUNT < UINT32_MAX, "a slot holds an index + 1");
 
 struct name_table_entry {
 	uint64_t offset;	/* in the text, bytes */
@@ -33,6 +37,7 @@ static const struct hash_table_keys keys = { hash, equal };
 
 void name_table_init(struct name_table *table, uint64_t count_max)
 {
+	assert(count_max <= LIMIT_COUNT);
 	*table = (struct name_table){ .count_max = count_max };
 	hash_table_init(&table->indices, &keys);
 }

@@ -4,7 +4,30 @@
 #include "shard/base/hash.h"
 #include "shard/base/name.h"
 
+#include <stddef.h>
 #include <string.h>
+
+/* All of it travels between ranks, which are of one kind of processor, and
+ * nothing of it is padding: that would be bytes of nobody in the hash. */
+_Static_assert(sizeof(struct catalog_origin) == 16 &&
+	       sizeof(struct catalog_entry) == 64 &&
+	       sizeof(struct catalog_shard) == 32 &&
+	       sizeof(struct catalog_transform) == 16 &&
+	       sizeof(struct catalog_file) == 16 &&
+	       sizeof(struct catalog) == 176, "a catalog travels");
+_Static_assert(offsetof(struct catalog, hash) == 16 &&
+	       offsetof(struct catalog, origin) == 40 &&
+	       offsetof(struct catalog, entries) == 96 &&
+	       offsetof(struct catalog, tensor_slots) == 144,
+	       "a catalog travels");
+_Static_assert(offsetof(struct catalog_entry, name_size) == 40 &&
+	       offsetof(struct catalog_entry, dtype) == 56 &&
+	       offsetof(struct catalog_entry, depth) == 60, "an entry travels");
+/* Types, flags and indices fit into what holds them. */
+_Static_assert(DTYPE_COUNT <= UINT8_MAX && LIMIT_NDIM <= UINT8_MAX &&
+	       LIMIT_COUNT < CATALOG_NO_FILE &&
+	       LIMIT_TRANSFORMS <= UINT32_MAX >> CATALOG_TRANSFORM_SHIFT,
+	       "numbers of a catalog are narrow");
 
 static const uint64_t magic = UINT64_C(0x31676c6b63747063);
 

@@ -38,6 +38,8 @@ enum pickle_tag {
 	TAG_NODE,
 };
 
+_Static_assert(TAG_NODE == 7, "a tag has three bits");
+
 enum pickle_constant {
 	CONST_UNSET,
 	CONST_NONE,

@@ -27,6 +27,8 @@ enum { UNKNOWN, PLAIN, COMPLEX, BAD, STATE_MASK = 3 };
 enum { ERRNO_SHIFT = 2, ERRNO_MASK = 0xfff, MATCH_SHIFT = 16, MATCH_MASK = 7,
        UNSAID = 1 << 20 };
 
+_Static_assert(LIMIT_TENSOR_SIZE <= UINT64_MAX >> 2, "a word holds an offset");
+
 struct item_layouts {
 	const struct catalog *catalog;	/* borrowed; const */
 	struct file_cache *files; /* borrowed; const */

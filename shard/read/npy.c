@@ -7,6 +7,10 @@
 
 enum { PREFIX_SIZE = 10 };
 
+/* The longest type, 20 digits and a comma for each axis, and the rest. */
+_Static_assert(PREFIX_SIZE + 80 + 22 * LIMIT_NDIM + 64 <= NPY_HEADER_MAX,
+	       "a header has room for all axes");
+
 size_t npy_header(enum dtype dtype, const struct box *shape,
 		  char ret_header[NPY_HEADER_MAX])
 {
