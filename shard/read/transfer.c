@@ -98,9 +98,7 @@ int transfer_read(const struct transfer *transfer, struct reply *reply)
 	uint64_t begin, end;
 	int error;
 
-	if (element == 0)
-		return -EOPNOTSUPP;
-	assert(transfer->offset % element == 0 &&
+	assert(element > 0 && transfer->offset % element == 0 &&
 	       transfer->size % element == 0 &&
 	       transfer->size <= reply->size - reply->base);
 	begin = transfer->offset / element;

@@ -14,8 +14,8 @@ struct transfer {
 };
 
 /*
- * Fill @reply behind its base with the bytes, whole elements. 0 or -errno
- * (source.h). Thread safe for different replies.
+ * Fill @reply behind its base with the bytes, whole elements of a type that has
+ * bytes. 0 or -errno (source.h). Thread safe for different replies.
  */
 int transfer_read(const struct transfer *transfer, struct reply *reply);
 

@@ -236,6 +236,27 @@ static void last_of_overlapping_shards(void **state)
 	array_finish(&item);
 }
 
+/* Then volumes do not say whether a range is all there. */
+static void holes_beside_overlaps(void **state)
+{
+	struct world world = { .dtype = DTYPE_U8, .part_count = 3 };
+	struct test_store store;
+	uint64_t offset, size;
+
+	(void)state;
+	world.shape = BOX2(0, 0, 4, 6);
+	world.parts[0] = BOX2(0, 0, 2, 4);
+	world.parts[1] = BOX2(0, 2, 3, 4);
+	world.parts[2] = BOX2(3, 0, 1, 5);
+	test_store_make(&store, &world, true, &dice);
+	assert_int_equal(catalog_entry(store.catalog, 0)->flags,
+			 CATALOG_HOLES | CATALOG_OVERLAP);
+	for (offset = 0; offset < 24; offset++)
+		for (size = 0; size <= 24 - offset; size++)
+			check_range(&store, NULL, offset, size);
+	test_store_free(&store);
+}
+
 static void types_without_bytes_are_not_served(void **state)
 {
 	struct world world = { .dtype = DTYPE_U8, .part_count = 1 };
@@ -348,6 +369,7 @@ int main(void)
 		cmocka_unit_test(more_runs_than_vectors),
 		cmocka_unit_test(expanded_tensor),
 		cmocka_unit_test(last_of_overlapping_shards),
+		cmocka_unit_test(holes_beside_overlaps),
 		cmocka_unit_test(types_without_bytes_are_not_served),
 		cmocka_unit_test(transformed_items_are_not_read),
 		cmocka_unit_test(nth_read_of_a_source_fails),
