@@ -38,9 +38,8 @@ struct pair {
 	/* The first unit in which something was found, doubled, and odd when
 	 * that is that a side cannot be read. */
 	_Atomic uint64_t event;
-	atomic_int error;		/* of reading, the first; 0: none */
-	atomic_uint error_side;		/* of it */
-	atomic_bool explained;		/* it was said why */
+	struct parallel_scan_failure failure; /* of reading either side */
+	atomic_uint failed_side;	/* the first */
 	struct comparison comparison;
 };
 

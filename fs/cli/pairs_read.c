@@ -32,95 +32,106 @@ static bool is_void(const struct pair *pair, uint64_t unit)
 	return atomic_load(&pair->event) / 2 < unit;
 }
 
-static void note_error(struct pairs *pairs, struct pair *pair, uint64_t unit,
-		       unsigned side, int error)
+static struct parallel_scan_entry entry_of(const struct pairs *pairs,
+					   const struct pair *pair,
+					   unsigned side)
 {
-	int none = 0;
+	return (struct parallel_scan_entry){
+		pairs->paths[side], pairs->checkpoints[side],
+		pair->entries[side],
+	};
+}
 
-	if (atomic_compare_exchange_strong(&pair->error, &none, error))
-		atomic_store(&pair->error_side, side);
-	note(pairs, pair, 2 * unit + 1);
+/* A unit at work. */
+struct pair_unit {
+	struct pairs *pairs;
+	struct pair *pair;
+	unsigned thread;
+	uint64_t index;			/* of the unit */
+	struct parallel_scan_range range; /* at hand, of the pair's tensors */
+	const void *data[2];		/* it, of both sides */
+};
+
+/* The side @side could not be read into @reply, which may be NULL. */
+static void note_failure(struct pair_unit *unit, unsigned side,
+			 const struct reply *reply, int error)
+{
+	struct pair *pair = unit->pair;
+	const struct parallel_scan_entry what =
+		entry_of(unit->pairs, pair, side);
+
+	if (parallel_scan_fail(&pair->failure, unit->pairs->tool, &what, reply,
+			       error))
+		atomic_store(&pair->failed_side, side);
+	note(unit->pairs, pair, 2 * unit->index + 1);
 }
 
 /* ---- tensors ------------------------------------------------------------- */
 
-/* A range of both sides, at most LIMIT_READ_SIZE. 0, -ECANCELED when it cannot
+/* The range of one side, at most LIMIT_READ_SIZE. 0, -ECANCELED when it cannot
  * be read, which was noted, or -errno. */
-static int read_both(struct pairs *pairs, struct pair *pair, unsigned thread,
-		     uint64_t unit, const struct parallel_scan_range *range,
-		     const void *ret_data[2])
+static int read_side(struct pair_unit *unit, unsigned side)
 {
-	unsigned side;
+	const struct parallel_scan_range *range = &unit->range;
+	const struct parallel_scan_entry what =
+		entry_of(unit->pairs, unit->pair, side);
+	enum dtype dtype = pair_entry(unit->pairs, unit->pair, side)->dtype;
+	uint64_t size = dtype_info(dtype)->size;
+	struct reply *reply = parallel_scan_reply(&unit->pairs->replies,
+						  unit->thread, side);
+	int error;
 
-	for (side = 0; side < 2; side++) {
-		enum dtype dtype = pair_entry(pairs, pair, side)->dtype;
-		uint64_t size = dtype_info(dtype)->size;
-		struct reply *reply =
-			parallel_scan_reply(&pairs->replies, thread, side);
-		int error;
-
-		if (!reply)
-			return -ENOMEM;
-		error = parallel_scan_read(reply, pairs->checkpoints[side],
-					   pair->entries[side],
-					   range->begin * size,
-					   (range->end - range->begin) * size,
-					   &ret_data[side]);
-		if (!error)
-			continue;
-		if (!parallel_scan_is_damage(error))
-			return error;
-		note_error(pairs, pair, unit, side, error);
-		/* Of the threads that meet a bad item one is told why. */
-		if (reply->fault.error &&
-		    !atomic_exchange(&pair->explained, true))
-			parallel_scan_explain(pairs->tool, pairs->paths[side],
-					      pairs->checkpoints[side]->catalog,
-					      pair->entries[side], reply,
-					      error);
-		return -ECANCELED;
-	}
-	return 0;
+	if (!reply)
+		return -ENOMEM;
+	error = parallel_scan_read(reply, &what, range->begin * size,
+				   (range->end - range->begin) * size,
+				   &unit->data[side]);
+	if (!parallel_scan_is_damage(error))
+		return error;
+	note_failure(unit, side, reply, error);
+	return -ECANCELED;
 }
 
-static void compare_range(struct pairs *pairs, struct pair *pair, uint64_t unit,
-			  const struct parallel_scan_range *range,
-			  const void *const data[2])
+static void compare_range(struct pair_unit *unit)
 {
+	struct pairs *pairs = unit->pairs;
+	struct pair *pair = unit->pair;
 	enum dtype dtype = pair_entry(pairs, pair, PAIR_LEFT)->dtype;
-	uint64_t count = range->end - range->begin;
-	struct compare_side left = { dtype, data[PAIR_LEFT] };
+	uint64_t count = unit->range.end - unit->range.begin;
+	struct compare_side left = { dtype, unit->data[PAIR_LEFT] };
 	struct compare_side right = {
-		pair_entry(pairs, pair, PAIR_RIGHT)->dtype, data[PAIR_RIGHT],
+		pair_entry(pairs, pair, PAIR_RIGHT)->dtype,
+		unit->data[PAIR_RIGHT],
 	};
 
 	if (pair->has_values)
-		compare_add(&pairs->parts[unit], &left, &right, count);
-	else if (memcmp(data[0], data[1], count * dtype_info(dtype)->size))
-		note(pairs, pair, 2 * unit);
+		compare_add(&pairs->parts[unit->index], &left, &right, count);
+	else if (memcmp(left.data, right.data,
+			count * dtype_info(dtype)->size))
+		note(pairs, pair, 2 * unit->index);
 }
 
-static int compare_tensors(struct pairs *pairs, struct pair *pair,
-			   unsigned thread, uint64_t unit,
-			   struct parallel_scan_range range)
+static int compare_tensors(struct pair_unit *unit)
 {
-	uint64_t size = pairs->items[range.item].size, end = range.end;
-	const void *data[2];
+	struct parallel_scan_range *range = &unit->range;
+	uint64_t size = unit->pairs->items[range->item].size, end = range->end;
 	int error = 0;
 
-	for (; range.begin < end && !error; range.begin = range.end) {
-		if (is_void(pair, unit))
+	for (; range->begin < end && !error; range->begin = range->end) {
+		if (is_void(unit->pair, unit->index))
 			break;
-		range.end = end;
-		if (end - range.begin > LIMIT_READ_SIZE / size)
-			range.end = range.begin + LIMIT_READ_SIZE / size;
-		error = read_both(pairs, pair, thread, unit, &range, data);
+		range->end = end;
+		if (end - range->begin > LIMIT_READ_SIZE / size)
+			range->end = range->begin + LIMIT_READ_SIZE / size;
+		error = read_side(unit, PAIR_LEFT);
 		if (!error)
-			compare_range(pairs, pair, unit, &range, data);
-		tool_progress_add((range.end - range.begin) * size);
+			error = read_side(unit, PAIR_RIGHT);
+		if (!error)
+			compare_range(unit);
+		tool_progress_add((range->end - range->begin) * size);
 		/* Not even the rest of this unit is needed. */
-		if (!pair->has_values &&
-		    atomic_load(&pair->event) / 2 == unit)
+		if (!unit->pair->has_values &&
+		    atomic_load(&unit->pair->event) / 2 == unit->index)
 			break;
 	}
 	return error == -ECANCELED ? 0 : error;
@@ -128,9 +139,10 @@ static int compare_tensors(struct pairs *pairs, struct pair *pair,
 
 /* ---- what is not a tensor ------------------------------------------------ */
 
-static int compare_objects(struct pairs *pairs, struct pair *pair,
-			   unsigned thread, uint64_t unit)
+static int compare_objects(struct pair_unit *unit)
 {
+	struct pairs *pairs = unit->pairs;
+	struct pair *pair = unit->pair;
 	struct object_pair o = {
 		.checkpoints = { pairs->checkpoints[0],
 				 pairs->checkpoints[1] },
@@ -142,7 +154,8 @@ static int compare_objects(struct pairs *pairs, struct pair *pair,
 
 	for (side = 0; side < 2; side++) {
 		struct reply *reply =
-			parallel_scan_reply(&pairs->replies, thread, side);
+			parallel_scan_reply(&pairs->replies, unit->thread,
+					    side);
 
 		if (!reply || reply_begin(reply, NULL, LIMIT_READ_SIZE))
 			return -ENOMEM;
@@ -152,26 +165,28 @@ static int compare_objects(struct pairs *pairs, struct pair *pair,
 	if (error && !parallel_scan_is_damage(error))
 		return error;
 	if (error)
-		note_error(pairs, pair, unit, o.side, error);
+		note_failure(unit, o.side, NULL, error);
 	else if (o.differ)
-		note(pairs, pair, 2 * unit);
+		note(pairs, pair, 2 * unit->index);
 	return 0;
 }
 
 /* ---- all of them --------------------------------------------------------- */
 
-static int compare_unit(void *context, unsigned thread, uint64_t unit)
+static int compare_unit(void *context, unsigned thread, uint64_t index)
 {
 	struct pairs *pairs = context;
-	struct parallel_scan_range range =
-		parallel_scan_range(&pairs->sweep, unit);
-	struct pair *pair = &pairs->pairs[range.item];
+	struct pair_unit unit = {
+		.pairs = pairs, .thread = thread, .index = index,
+		.range = parallel_scan_range(&pairs->sweep, index),
+	};
 	int error;
 
-	if (pair_entry(pairs, pair, PAIR_LEFT)->flags & CATALOG_OBJECT)
-		error = compare_objects(pairs, pair, thread, unit);
+	unit.pair = &pairs->pairs[unit.range.item];
+	if (pair_entry(pairs, unit.pair, PAIR_LEFT)->flags & CATALOG_OBJECT)
+		error = compare_objects(&unit);
 	else
-		error = compare_tensors(pairs, pair, thread, unit, range);
+		error = compare_tensors(&unit);
 	if (!error && pairs->hasty && atomic_load(&pairs->different))
 		error = -ECANCELED;
 	return error;
@@ -202,6 +217,7 @@ static struct parallel_scan_item make_item(const struct pairs *pairs,
 static void conclude(struct pairs *pairs, uint64_t index)
 {
 	struct pair *pair = &pairs->pairs[index];
+	struct parallel_scan_entry what;
 	uint64_t unit;
 
 	if (pair->event != UINT64_MAX) {
@@ -211,12 +227,9 @@ static void conclude(struct pairs *pairs, uint64_t index)
 			pair->state = unreadable ? PAIR_UNREADABLE :
 						   PAIR_CHANGED;
 		pair->has_values = false;
-		if (unreadable && !pair->explained)
-			parallel_scan_explain(
-				pairs->tool, pairs->paths[pair->error_side],
-				pairs->checkpoints[pair->error_side]->catalog,
-				pair->entries[pair->error_side], NULL,
-				pair->error);
+		what = entry_of(pairs, pair, pair->failed_side);
+		if (unreadable)
+			parallel_scan_end(&pair->failure, pairs->tool, &what);
 		return;
 	}
 	if (!pair->has_values)

@@ -101,23 +101,25 @@ void parallel_scan_replies_finish(struct parallel_scan_replies *replies)
 	}
 }
 
-int parallel_scan_read(struct reply *reply, const struct checkpoint *checkpoint,
-		       uint64_t entry, uint64_t offset, uint64_t size,
-		       const void **ret_data)
+int parallel_scan_read(struct reply *reply,
+		       const struct parallel_scan_entry *what, uint64_t offset,
+		       uint64_t size, const void **ret_data)
 {
-	struct virtual_file_origin origin = { .catalog = checkpoint->catalog,
-					      .entry = entry };
+	struct virtual_file_origin origin = {
+		.catalog = what->checkpoint->catalog, .entry = what->entry,
+	};
 	struct virtual_file *content;
 	int error;
 
-	catalog_shape(origin.catalog, catalog_entry(origin.catalog, entry),
+	catalog_shape(origin.catalog,
+		      catalog_entry(origin.catalog, what->entry),
 		      &origin.selection);
 	error = reply_begin(reply, NULL, size);
 	if (!error)
 		error = virtual_file_raw(&origin, &content);
 	if (error)
 		return error;
-	error = virtual_file_read(content, checkpoint_source(checkpoint),
+	error = virtual_file_read(content, checkpoint_source(what->checkpoint),
 				  offset, reply);
 	virtual_file_put(content);
 	if (!error)
@@ -130,24 +132,50 @@ bool parallel_scan_is_damage(int error)
 	return error == -EIO || error == -EOPNOTSUPP || error == -E2BIG;
 }
 
-void parallel_scan_explain(const struct tool *tool, const char *path,
-			   const struct catalog *catalog, uint64_t entry,
-			   const struct reply *reply, int error)
+/* @reply may be NULL: it is not known what is wrong. */
+static void explain(const struct tool *tool,
+		    const struct parallel_scan_entry *what,
+		    const struct reply *reply, int error)
 {
+	const struct catalog *catalog = what->checkpoint->catalog;
 	const struct fault *fault = reply ? &reply->fault : NULL;
 	struct array name = { .data = NULL };
 
-	if (tool_print_name(catalog, catalog_entry(catalog, entry), &name))
-		tool_fail(tool, "%s: %s", path, strerror(ENOMEM));
-	else if (fault && fault->error)
-		tool_fail(tool, "%s: %s: %s: byte %" PRIu64 ": %s%s%s", path,
-			  name.data, reply->fault_file, fault->offset,
-			  fault->reason, *fault->detail ? ": " : "",
-			  fault->detail);
+	if (tool_print_name(catalog, catalog_entry(catalog, what->entry),
+			    &name))
+		tool_fail(tool, "%s: %s", what->path, strerror(ENOMEM));
+	else if (fault)
+		tool_fail(tool, "%s: %s: %s: byte %" PRIu64 ": %s%s%s",
+			  what->path, name.data, reply->fault_file,
+			  fault->offset, fault->reason,
+			  *fault->detail ? ": " : "", fault->detail);
 	else
-		tool_fail(tool, "%s: %s: %s", path, name.data,
-			  error == -ESTALE ?
-			  "the checkpoint changed meanwhile" :
+		tool_fail(tool, "%s: %s: %s", what->path, name.data,
 			  strerror(-error));
 	array_finish(&name);
+}
+
+bool parallel_scan_fail(struct parallel_scan_failure *failure,
+			const struct tool *tool,
+			const struct parallel_scan_entry *what,
+			const struct reply *reply, int error)
+{
+	int none = 0;
+	bool first = atomic_compare_exchange_strong(&failure->error, &none,
+						    error);
+
+	if (reply && reply->fault.error &&
+	    !atomic_exchange(&failure->explained, true))
+		explain(tool, what, reply, error);
+	return first;
+}
+
+void parallel_scan_end(const struct parallel_scan_failure *failure,
+		       const struct tool *tool,
+		       const struct parallel_scan_entry *what)
+{
+	int error = atomic_load(&failure->error);
+
+	if (error && !atomic_load(&failure->explained))
+		explain(tool, what, NULL, error);
 }

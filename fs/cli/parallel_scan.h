@@ -13,6 +13,8 @@
 
 #include "fs/cli/tool.h"
 
+#include <stdatomic.h>
+
 struct parallel_scan_item {
 	uint64_t count;		/* of elements */
 	uint64_t size;		/* of an element, bytes; a power of two, at
@@ -53,23 +55,45 @@ struct reply *parallel_scan_reply(struct parallel_scan_replies *replies,
 				  unsigned thread, unsigned side);
 void parallel_scan_replies_finish(struct parallel_scan_replies *replies);
 
+/* What is read: entry @entry of the checkpoint at @path. Borrowed. */
+struct parallel_scan_entry {
+	const char *path;
+	const struct checkpoint *checkpoint;
+	uint64_t entry;
+};
+
 /*
- * @size bytes at @offset of entry @entry, at most LIMIT_READ_SIZE and more
- * than 0. What @ret_data points to is valid until @reply is used again. 0 or
- * -errno (shard/source.h).
+ * @size bytes at @offset of @what, at most LIMIT_READ_SIZE and more than 0.
+ * What @ret_data points to is valid until @reply is used again. 0 or -errno
+ * (shard/source.h).
  */
-int parallel_scan_read(struct reply *reply, const struct checkpoint *checkpoint,
-		       uint64_t entry, uint64_t offset, uint64_t size,
-		       const void **ret_data);
+int parallel_scan_read(struct reply *reply,
+		       const struct parallel_scan_entry *what, uint64_t offset,
+		       uint64_t size, const void **ret_data);
 
 /* Does @error, of reading, say that the bytes are bad, and not that there is no
  * room here at the moment, or that the checkpoint is being replaced? */
 bool parallel_scan_is_damage(int error);
 
-/* What is to be said when reading @entry of the checkpoint at @path gave
- * @error; @reply may be NULL. */
-void parallel_scan_explain(const struct tool *tool, const char *path,
-			   const struct catalog *catalog, uint64_t entry,
-			   const struct reply *reply, int error);
+/* Of an entry; all zeros at first. */
+struct parallel_scan_failure {
+	atomic_int error;		/* the first; 0: none */
+	atomic_bool explained;		/* it was said why */
+};
+
+/*
+ * Reading @what into @reply, which may be NULL, gave @error, which is damage.
+ * Of the threads that meet a bad item one is told what is wrong: @tool says it
+ * then. True for the first one that fails.
+ */
+bool parallel_scan_fail(struct parallel_scan_failure *failure,
+			const struct tool *tool,
+			const struct parallel_scan_entry *what,
+			const struct reply *reply, int error);
+/* When all threads are done: say it if there was a failure and nobody was told
+ * what is wrong. */
+void parallel_scan_end(const struct parallel_scan_failure *failure,
+		       const struct tool *tool,
+		       const struct parallel_scan_entry *what);
 
 #endif

@@ -55,20 +55,11 @@ static int find_tensors(struct stat_run *run)
 	return 0;
 }
 
-/* A tensor that cannot be read does not stop the others. */
-static int fail_tensor(struct stat_run *run, struct stat_tensor *tensor,
-		       const struct reply *reply, int error)
+static struct parallel_scan_entry entry_of(const struct stat_run *run,
+					   const struct stat_tensor *tensor)
 {
-	int none = 0;
-
-	if (!parallel_scan_is_damage(error))
-		return error;
-	atomic_compare_exchange_strong(&tensor->error, &none, error);
-	/* Of the threads that meet a bad item one is told what is wrong. */
-	if (reply->fault.error && !atomic_exchange(&tensor->explained, true))
-		parallel_scan_explain(&tool_stat, run->path, run->catalog,
-				      tensor->entry, reply, error);
-	return 0;
+	return (struct parallel_scan_entry){ run->path, run->checkpoint,
+					     tensor->entry };
 }
 
 static int read_unit(void *context, unsigned thread, uint64_t unit)
@@ -77,6 +68,7 @@ static int read_unit(void *context, unsigned thread, uint64_t unit)
 	struct parallel_scan_range range =
 		parallel_scan_range(&run->sweep, unit);
 	struct stat_tensor *tensor = &run->tensors[range.item];
+	const struct parallel_scan_entry what = entry_of(run, tensor);
 	uint64_t size = run->items[range.item].size, count;
 	struct reply *reply = parallel_scan_reply(&run->replies, thread, 0);
 	enum dtype dtype = catalog_entry(run->catalog, tensor->entry)->dtype;
@@ -84,18 +76,21 @@ static int read_unit(void *context, unsigned thread, uint64_t unit)
 	int error = reply ? 0 : -ENOMEM;
 
 	for (; range.begin < range.end && !error; range.begin += count) {
-		if (atomic_load(&tensor->error))
+		if (atomic_load(&tensor->failure.error))
 			break;
 		count = range.end - range.begin;
 		if (count > LIMIT_READ_SIZE / size)
 			count = LIMIT_READ_SIZE / size;
-		error = parallel_scan_read(reply, run->checkpoint,
-					   tensor->entry, range.begin * size,
+		error = parallel_scan_read(reply, &what, range.begin * size,
 					   count * size, &data);
-		if (error)
-			error = fail_tensor(run, tensor, reply, error);
-		else
+		if (!error)
 			statistics_add(&run->parts[unit], dtype, data, count);
+		/* A tensor that cannot be read does not stop the others. */
+		if (parallel_scan_is_damage(error)) {
+			parallel_scan_fail(&tensor->failure, &tool_stat, &what,
+					   reply, error);
+			error = 0;
+		}
 		reply_release(reply);
 		tool_progress_add(count * size);
 	}
@@ -118,12 +113,10 @@ static int read_all(struct stat_run *run)
 	error = tool_work(&job);
 	tool_progress_end();
 	for (i = 0; i < run->count && !error; i++) {
-		struct stat_tensor *tensor = &run->tensors[i];
+		const struct parallel_scan_entry what =
+			entry_of(run, &run->tensors[i]);
 
-		if (tensor->error && !tensor->explained)
-			parallel_scan_explain(&tool_stat, run->path,
-					      run->catalog, tensor->entry, NULL,
-					      tensor->error);
+		parallel_scan_end(&run->tensors[i].failure, &tool_stat, &what);
 	}
 	return error;
 }
@@ -133,7 +126,7 @@ uint64_t stat_count_unreadable(const struct stat_run *run)
 	uint64_t i, count = 0;
 
 	for (i = 0; i < run->count; i++)
-		count += run->tensors[i].error != 0;
+		count += run->tensors[i].failure.error != 0;
 	return count;
 }
 

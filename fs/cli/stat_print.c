@@ -77,7 +77,7 @@ static bool has_value(const struct stat_run *run,
 {
 	enum dtype dtype = catalog_entry(run->catalog, tensor->entry)->dtype;
 
-	if (tensor->error || !convert_has_value(dtype))
+	if (tensor->failure.error || !convert_has_value(dtype))
 		return false;
 	return column >= COLUMN_ZEROS || statistics_finite(statistics) > 0;
 }
@@ -224,9 +224,9 @@ static int print_object(struct stat_printer *p, uint64_t index)
 			error = print_value(run, index, &s, column,
 					    &p->line);
 	}
-	if (!error && tensor->error)
+	if (!error && tensor->failure.error)
 		error = tool_print(&p->line, ",\"error\":\"%s\"",
-				   strerror(-tensor->error));
+				   strerror(-tensor->failure.error));
 	if (!error)
 		error = tool_print(&p->line, "}\n");
 	if (!error)

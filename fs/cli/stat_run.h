@@ -7,12 +7,9 @@
 
 #include "shard/values/statistics.h"
 
-#include <stdatomic.h>
-
 struct stat_tensor {
 	uint64_t entry;			/* index in the catalog; const */
-	atomic_int error;		/* of reading it, the first; 0: none */
-	atomic_bool explained;		/* it was said why */
+	struct parallel_scan_failure failure; /* of reading it */
 };
 
 struct stat_run {
