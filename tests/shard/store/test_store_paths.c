@@ -172,6 +172,34 @@ static void remove_deep(const int fds[DEEP], const char *name)
 	}
 }
 
+/* A path of 4095 bytes that starts at a folder can be opened, one of 4096
+ * cannot. */
+static void long_paths_below(int parent, const char *above)
+{
+	char name[254], path[LIMIT_PATH_SIZE + 2];
+	struct store_folder *folder;
+	struct test_folder last;
+
+	memset(name, 'e', 253);
+	name[253] = '\0';
+	assert_int_equal(mkdirat(parent, name, 0755), 0);
+	last.fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(last.fd >= 0);
+	folder_write(&last, "x", "text", 4);
+	folder_write(&last, "xx", "text", 4);
+	snprintf(path, sizeof(path), "%.3840s%s", above, name);
+	folder = storing_folder(lone, path);
+	storing_check(lone, store_path_in(folder, "x"), "text");
+	lone_check_in(folder, "x", "text");
+	storing_check_error(lone, store_path_in(folder, "xx"),
+			    -ENAMETOOLONG);
+	store_folder_put(folder);
+	assert_int_equal(unlinkat(last.fd, "x", 0), 0);
+	assert_int_equal(unlinkat(last.fd, "xx", 0), 0);
+	close(last.fd);
+	assert_int_equal(unlinkat(parent, name, AT_REMOVEDIR), 0);
+}
+
 /* 15 names and slashes are 3840 bytes: 255 more are the longest path. */
 static void long_paths(void **state)
 {
@@ -204,6 +232,7 @@ static void long_paths(void **state)
 	folder_write(&last, name, "text", 4);
 	storing_check(lone, lone_at(path), "text");
 	assert_int_equal(unlinkat(last.fd, name, 0), 0);
+	long_paths_below(last.fd, path);
 	/* One byte more. */
 	strcpy(path + LIMIT_PATH_SIZE - 1, "f");
 	lone_check_no(lone_at(path), -ENAMETOOLONG);
