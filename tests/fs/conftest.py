@@ -25,12 +25,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 pytest.register_assert_rewrite("job", "union", "soak")
 
 from job import Job  # noqa: E402
-from mounting import LIVE, SLOW, Mount, remove_mounts_below  # noqa: E402
+from mounting import LIVE, SLOW, Mount, patience, \
+    remove_mounts_below  # noqa: E402
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
 
-# One phase (set-up, call or tear-down) of one test may take this long.
+# One phase (set-up, call or tear-down) of one test may take this long; a set-up
+# may make what a whole module needs.
 DEFAULT_TIMEOUT = 60
+SETUP_TIMEOUT = 240
 
 
 def pytest_configure(config):
@@ -43,6 +46,9 @@ def pytest_configure(config):
         "markers", "timeout(seconds): how long one phase of the test may take")
     config.addinivalue_line(
         "markers", "heavy: takes long; not run under sanitizers")
+    config.addinivalue_line(
+        "markers", "unit_tested: what it runs of ckptfs the unit tests run as "
+        "well; not run under AddressSanitizer")
     config.addinivalue_line(
         "markers", "concurrent: many readers at once; also run under TSan")
     config.addinivalue_line(
@@ -140,14 +146,15 @@ class Watchdog:
             raise TimeoutError("no end after %d s" % self.seconds)
 
 
-def limited(item):
+def limited(item, least=0):
     mark = item.get_closest_marker("timeout")
-    return Watchdog((mark.args[0] if mark else DEFAULT_TIMEOUT) * SLOW)
+    return Watchdog(patience(max(
+        least, mark.args[0] if mark else DEFAULT_TIMEOUT)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    with limited(item):
+    with limited(item, SETUP_TIMEOUT):
         return (yield)
 
 

@@ -5,7 +5,7 @@ import multiprocessing.connection
 import time
 
 import ranks
-from mounting import SLOW
+from mounting import patience
 
 
 class Group:
@@ -40,7 +40,7 @@ class Group:
             self.start()
         for pipe in self.pipes:
             pipe.send((name, args))
-        deadline = time.monotonic() + seconds * SLOW
+        deadline = time.monotonic() + patience(seconds)
         results = {}
         while len(results) < self.world:
             left = [p for p in self.pipes if p not in results]

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import time
 
-from mounting import BAD_LINE, LIVE, SANITIZER, SLOW, is_mounted, poll, send
+from mounting import BAD_LINE, LIVE, SANITIZER, is_mounted, patience, poll, \
+    send
 
 SERIAL = itertools.count()
 HERE = pathlib.Path(__file__).resolve().parent
@@ -319,7 +320,7 @@ class Job:
     def unmount(self, rank):
         self.pid(rank)
         subprocess.run(["fusermount3", "-u", str(self.mounts[rank])],
-                       check=True, timeout=20 * SLOW)
+                       check=True, timeout=patience(20))
         self.wait_gone(rank)
 
     # Ending

@@ -10,8 +10,21 @@ import subprocess
 import time
 
 SANITIZER = os.environ.get("CKPTFS_SANITIZER", "")
-# Deadlines are multiplied by this.
+# How many times slower what is tested is.
 SLOW = {"address": 4, "thread": 8}.get(SANITIZER, 1)
+
+
+def busy():
+    """How many want each core, at least 1: what takes a second alone takes
+    about as many here."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
+def patience(seconds):
+    """How long something may take that takes `seconds` at most where nothing
+    else runs, and without a sanitizer."""
+    return seconds * SLOW * busy()
+
 
 # Every mount of this process that may still be there.
 LIVE = set()
@@ -43,14 +56,15 @@ def poll(condition, seconds, what, interval=0.01):
 
     `what` is a text, or makes one when it is needed.
     """
-    deadline = time.monotonic() + seconds * SLOW
+    begin = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        took = time.monotonic() - begin
+        if took > patience(seconds):
             raise AssertionError("not within %g s: %s" % (
-                seconds * SLOW, what() if callable(what) else what))
+                took, what() if callable(what) else what))
         time.sleep(interval)
 
 
@@ -155,7 +169,7 @@ class Mount:
         adopt_orphans()
         done = subprocess.run(self.command, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, cwd=self.cwd,
-                              timeout=20 * SLOW)
+                              timeout=patience(20))
         self.stderr = done.stderr
         assert done.returncode == 0, (done.returncode, done.stderr)
         pids = processes_with(self.spelled)
@@ -203,7 +217,7 @@ class Mount:
     def unmount(self, lazy=False):
         """Unmount as a user does; the daemon must end with status 0."""
         subprocess.run(["fusermount3", "-uz" if lazy else "-u",
-                        str(self.path)], check=True, timeout=20 * SLOW)
+                        str(self.path)], check=True, timeout=patience(20))
         code = self.wait()
         assert code == 0, "ckptfs ended with %d:\n%s" % (code, self.log())
         assert not is_mounted(self.path)

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import threading
 
-from mounting import SLOW
+from mounting import patience
 
 LOOKUP, FORGET, GETATTR, READLINK, OPEN, READ = 1, 2, 3, 5, 14, 15
 STATFS, RELEASE, FLUSH, INIT, OPENDIR, READDIR = 17, 18, 25, 26, 27, 28
@@ -51,7 +51,7 @@ class SlowFolder:
     def wait_held(self, count=1):
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.held) >= count,
-                                         10 * SLOW)
+                                         patience(10))
 
     def let_go(self):
         with self.changed:
@@ -67,7 +67,7 @@ class SlowFolder:
     def close(self):
         self.let_go()
         subprocess.run(["fusermount3", "-uz", str(self.path)], check=True)
-        self.thread.join(10 * SLOW)
+        self.thread.join(patience(10))
         os.close(self.device)
 
     # The other side

@@ -139,10 +139,11 @@ class Killer:
         time.sleep(self.rng.random() * 0.03)
         client.send_signal(signal.SIGKILL)
         begin = time.monotonic()
-        client.wait(60)
+        client.wait(util.patience(60))
         self.count += 1
         took = time.monotonic() - begin
-        return "" if took < 5 else "a killed client took %.1f s" % took
+        return "" if took < util.patience(5) else \
+            "a killed client took %.1f s" % took
 
 
 def worker(thing, ending, faults, counts):

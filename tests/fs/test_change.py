@@ -12,6 +12,8 @@ import torch.distributed.checkpoint as dcp
 import util
 from mounting import poll
 
+pytestmark = pytest.mark.unit_tested
+
 SHAPE = (512, 1024)
 SIZE = 512 * 1024 * 4
 # Folders are looked at again after one second; this is generous.
@@ -391,7 +393,7 @@ def test_load_while_a_trainer_saves(ckpt, tmp_path, keep):
                 trainer.stdin.write("step-%d\n" % step)
             trainer.stdin.flush()
             assert trainer.poll() in (None, 0)
-        assert trainer.wait(30 * util.SLOW) == 0
+        assert trainer.wait(util.patience(30)) == 0
     finally:
         trainer.kill()
         trainer.wait()

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import util
-from mounting import SLOW, Mount, is_mounted, mount_table, poll, \
+from mounting import Mount, is_mounted, mount_table, patience, poll, \
     remove_mounts_below
 
 STEP = "torch-2.6.0/dtensor4"
@@ -25,7 +25,7 @@ def cli(binary, tmp_path):
     """Run ckptfs with arguments that make no mount, to its end."""
     def run(*args):
         done = subprocess.run([binary, *map(str, args)], capture_output=True,
-                              text=True, timeout=20 * SLOW, cwd=tmp_path,
+                              text=True, timeout=patience(20), cwd=tmp_path,
                               stdin=subprocess.DEVNULL)
         assert remove_mounts_below(tmp_path) == [], "it has mounted"
         return done
@@ -252,7 +252,7 @@ def test_mount_point_in_the_source(binary, store, tmp_path):
         assert {"step", "mnt"} >= set(os.listdir(point)) >= {"step"}
         assert (point / "step" / "tensors" / "row").stat().st_size == 192
         subprocess.run(["find", point, "-maxdepth", "3"], check=True,
-                       timeout=20 * SLOW, stdout=subprocess.DEVNULL)
+                       timeout=patience(20), stdout=subprocess.DEVNULL)
         mount.unmount()
     finally:
         faults = mount.finish()

@@ -67,7 +67,7 @@ def test_processes(files):
         jobs = [pool.apply_async(check_reads, (
             files.raw(name), files.oracle[name], seed + index, ROUNDS))
             for index, name in enumerate(BIG * 2)]
-        no_faults(job.get(50 * util.SLOW) for job in jobs)
+        no_faults(job.get(util.patience(50)) for job in jobs)
 
 
 def test_lookups_listings_and_reads(files):

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import job as module
-from mounting import SLOW, is_mounted, poll
+from mounting import is_mounted, patience, poll
 
 # Messages of every size from each rank to each other one; prints
 # "RANK HOST ok" on every rank.
@@ -83,7 +83,7 @@ def ping(tmp_path_factory):
 
 def pings(command, ranks, env):
     done = subprocess.run(command, capture_output=True, text=True, env=env,
-                          timeout=50 * SLOW)
+                          timeout=patience(50))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = sorted(done.stdout.splitlines())
     assert len(lines) == ranks, done.stdout + done.stderr

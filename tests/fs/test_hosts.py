@@ -8,7 +8,7 @@ import pytest
 
 import union
 import util
-from mounting import SLOW, poll
+from mounting import patience, poll
 from test_faults import DEADLINE, Readers, at_once, check_back, \
     check_cut_off, timed
 from test_job import ROWS, check_all, w, wait_for
@@ -147,7 +147,7 @@ def test_all_links_go(three, hosts):
                 data[owner * third:(owner + 1) * third]
         else:
             util.same_errno(number, "EIO")
-            assert seconds < DEADLINE + SLOW
+            assert seconds < DEADLINE + patience(1)
     for host in range(HOSTS):
         hosts.mend(host)
     for rank in range(HOSTS):

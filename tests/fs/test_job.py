@@ -11,7 +11,7 @@ import pytest
 
 import util
 from job import environment, is_alive, place
-from mounting import SLOW, is_mounted, poll, send
+from mounting import is_mounted, patience, poll, send
 from test_union import step_of, stores  # noqa: F401
 from union import direct
 
@@ -25,7 +25,7 @@ GONE = r"ckptfs: error: "
 
 def wait_for(binary, mount, *args):
     return subprocess.run([binary, "--wait", str(mount), *args],
-                          capture_output=True, text=True, timeout=60 * SLOW)
+                          capture_output=True, text=True, timeout=patience(60))
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def mpirun(tmp_path, binary, source, point, *more):
     return subprocess.run(
         ["mpirun", "--oversubscribe", "-n", "2", binary, source, str(point),
          *more], cwd=tmp_path, env={**os.environ, **environment()},
-        capture_output=True, text=True, timeout=60 * SLOW)
+        capture_output=True, text=True, timeout=patience(60))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mounting import SLOW
+from mounting import patience
 from test_job import GONE, check_all, three, wait_for  # noqa: F401
 from test_union import stores  # noqa: F401
 
@@ -212,7 +212,7 @@ def test_wait_where_nothing_is(binary, tmp_path):
     done = wait_for(binary, point, "--timeout", "0")
     assert done.returncode == 1
     assert done.stderr == "ckptfs: %s: no ckptfs is mounted there\n" % point
-    assert time.monotonic() - begin < 5 * SLOW
+    assert time.monotonic() - begin < patience(5)
     # Who waits long is told what for.
     done = wait_for(binary, tmp_path / "typo", "--timeout", "5")
     assert done.returncode == 1

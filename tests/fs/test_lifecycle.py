@@ -13,7 +13,7 @@ import tempfile
 import pytest
 
 import util
-from mounting import SLOW, is_mounted, poll, processes_with, send
+from mounting import is_mounted, patience, poll, processes_with, send
 
 STEP = "torch-2.6.0/dtensor4"
 PAGE = 4096
@@ -119,7 +119,7 @@ def test_signal_while_reading(files_to_hold):
         os.kill(mount.pid, signal.SIGTERM)
         assert mount.wait() == 0
         for reader in readers:
-            reader.wait(20 * SLOW)
+            reader.wait(patience(20))
     finally:
         for reader in readers:
             reader.kill()
@@ -193,7 +193,7 @@ def test_mount_program(binary, step, tmp_path):
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", str(programs),
          str(step), str(point), str(tmp_path / "fstab")],
-        capture_output=True, text=True, timeout=40 * SLOW)
+        capture_output=True, text=True, timeout=patience(40))
     assert done.returncode == 0, done.stderr
     digest = "77135df9eb160bde21ae2ace0f16da1ad544c3be39e09d8e080b4e593b7e0bd4"
     assert done.stdout.count(digest) == 3
@@ -223,7 +223,7 @@ def check_as_user(folder, point):
     def run(script):
         return subprocess.run(["sh", "-ec", script], cwd=folder, user=65534,
                               group=65534, extra_groups=[], text=True,
-                              capture_output=True, timeout=40 * SLOW)
+                              capture_output=True, timeout=patience(40))
 
     if run("fusermount3 --version && test -u $(command -v fusermount3)") \
             .returncode:

@@ -22,6 +22,8 @@ from stfiles import (INDEX, NAMES, FLOAT6, pack, entry, pattern, write,
                      check_slices, check_listing, shards_of, check_stored,
                      random_tensors)
 
+pytestmark = pytest.mark.unit_tested
+
 # One file
 
 
@@ -226,7 +228,7 @@ def test_index_is_a_promise(ckpt, binary, tmp_path):
 
     def run(*args):
         return subprocess.run([binary, *args], capture_output=True, text=True,
-                              timeout=60)
+                              timeout=util.patience(60))
 
     for command in "ls", "verify":
         done = run(command, source)

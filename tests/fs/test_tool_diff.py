@@ -37,7 +37,7 @@ def save(path, tensors, parts=1, **kwargs):
 def run(tool, a, b, *args):
     """name -> object, and the summary; the status must fit."""
     process = tool.start("diff", "--json", a, b, *args)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=util.patience(100))
     lines = [json.loads(line) for line in out.decode().splitlines()]
     summary = lines.pop()["summary"]
     found = {o["name"]: o for o in lines}

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import util
-from mounting import SLOW, poll
+from mounting import SLOW, patience, poll
 from test_tool_export import files_below, load, same
 from tooling import BAD, FAILED, tool  # noqa: F401
 
@@ -274,7 +274,7 @@ def test_signals(tool, large, place, form, number):
     poll(lambda: hidden(place) or process.poll() is not None, 20, "a file")
     time.sleep(0.02)
     process.send_signal(number)
-    process.communicate(timeout=30 * SLOW)
+    process.communicate(timeout=patience(30))
     assert process.returncode == -number
     assert files_below(place) == []
 
@@ -286,7 +286,7 @@ def test_ignored_signals(tool, large, place):
                              signal.SIGHUP, signal.SIG_IGN))
     poll(lambda: hidden(place) or process.poll() is not None, 20, "a file")
     process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=60 * SLOW)
+    process.communicate(timeout=patience(60))
     assert process.returncode == 0
     assert files_below(place) == ["out"]
 
@@ -299,7 +299,7 @@ def test_source_changes(tool, large, place):
     with open(large, "r+b") as file:
         file.seek(5 << 20)
         file.write(b"\1" * 4096)
-    _, error = process.communicate(timeout=60 * SLOW)
+    _, error = process.communicate(timeout=patience(60))
     assert process.returncode != 0 and b"changed" in error
     assert files_below(place) == []
 
@@ -309,7 +309,7 @@ def test_source_is_cut_off(tool, large, place):
                          "--dtype=f16")
     poll(lambda: hidden(place) or process.poll() is not None, 20, "a file")
     os.truncate(large, 1 << 20)
-    _, error = process.communicate(timeout=60 * SLOW)
+    _, error = process.communicate(timeout=patience(60))
     assert process.returncode in (BAD, FAILED) and error
     assert files_below(place) == []
 
@@ -352,7 +352,7 @@ def test_progress(tool, large, place):
         time.sleep(0.6)
         process.send_signal(signal.SIGCONT)
         time.sleep(0.02)
-    out, _ = process.communicate(timeout=60 * SLOW)
+    out, _ = process.communicate(timeout=patience(60))
     thread.join()
     elapsed = time.monotonic() - start
     os.close(master)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import util
 from conftest import DATA
-from mounting import SLOW
+from mounting import SLOW, patience
 from tooling import BAD, FAILED, check_lost_output, check_usage, tool  # noqa
 
 ROOT = DATA / "fixtures"
@@ -477,7 +477,7 @@ def test_killed_reader(tool):
     process.stdout.close()
     error = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=30 * SLOW) == FAILED
+    assert process.wait(timeout=patience(30)) == FAILED
     assert b"Broken pipe" in error
 
 

@@ -24,7 +24,7 @@ from safetensors import safe_open
 
 import sample as module
 import util
-from mounting import poll
+from mounting import patience, poll
 from test_change import GONE, SOON, save
 
 MODEL = "model.safetensors"
@@ -203,7 +203,7 @@ def test_processes(model, rng):
     with context.Pool(4, torch.set_num_threads, (1,)) as pool:
         jobs = [pool.apply_async(job, (seed + index,))
                 for index, job in enumerate((model.slices, model.load) * 4)]
-        no_faults(job.get(50 * util.SLOW) for job in jobs)
+        no_faults(job.get(util.patience(50)) for job in jobs)
 
 
 class Rows(torch.utils.data.Dataset):
@@ -228,7 +228,7 @@ def test_data_loader(model):
     rows = model.tensors["rows"].view(torch.uint8)
     loader = torch.utils.data.DataLoader(
         Rows(model.path, count), batch_size=16, shuffle=True, num_workers=2,
-        multiprocessing_context="fork", timeout=40 * util.SLOW)
+        multiprocessing_context="fork", timeout=util.patience(40))
     seen = 0
     for indices, batch in loader:
         assert torch.equal(batch, rows[indices])
@@ -361,7 +361,7 @@ def test_overwritten_while_mapped(changing):
         change(2)
         poll(lambda: util.errno_of(os.stat, path) == 0 and
              os.stat(path).st_ino != inode, SOON, "another inode")
-        out, _ = reader.communicate("\n", timeout=40 * util.SLOW)
+        out, _ = reader.communicate("\n", timeout=util.patience(40))
     finally:
         reader.kill()
         reader.wait()
@@ -374,7 +374,7 @@ def test_overwritten_while_mapped(changing):
 def tensors_of(binary, step):
     """What `ckptfs ls` says of each tensor."""
     done = subprocess.run([binary, "ls", "--json", step], capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=patience(60))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return [line for line in lines
             if "name" in line and line["dtype"] != "object"]

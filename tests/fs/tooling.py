@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mounting import SLOW
+from mounting import patience
 
 GOOD, BAD, FAILED = 0, 1, 2
 
@@ -24,7 +24,7 @@ class Tool:
         """Run it to its end; nothing but `status` may come out."""
         kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
                   "stdin": subprocess.DEVNULL, "cwd": self.folder,
-                  "timeout": 60 * SLOW, **kwargs}
+                  "timeout": patience(60), **kwargs}
         done = subprocess.run([self.binary, *map(str, args)], text=True,
                               errors="surrogateescape", **kwargs)
         assert done.returncode == status, (args, done)

@@ -12,7 +12,7 @@ import pickle
 
 import numpy as np
 
-from mounting import SLOW  # noqa: F401
+from mounting import SLOW, patience  # noqa: F401
 
 # torch dtype -> (bytes per element, user.ckptfs.dtype, descr of the .npy)
 TYPES = {
