@@ -38,21 +38,27 @@ static int open_resolved(int folder, const char *path, uint64_t flags,
  */
 enum { BLOB_TARGET_MAX = sizeof("../../blobs/") + 64 };
 
+bool io_is_blob_target(const char *target)
+{
+	static const char prefix[] = "../../blobs/";
+	const size_t prefix_size = sizeof(prefix) - 1, size = strlen(target);
+
+	return size > prefix_size && size < BLOB_TARGET_MAX &&
+	       memcmp(target, prefix, prefix_size) == 0 &&
+	       strspn(target + prefix_size, "0123456789abcdef") ==
+	       size - prefix_size;
+}
+
 static bool is_blob_link(int folder, const char *path,
 			 char ret_target[BLOB_TARGET_MAX])
 {
-	static const char prefix[] = "../../blobs/";
-	const size_t prefix_size = sizeof(prefix) - 1;
 	ssize_t size = readlinkat(folder, path, ret_target,
 				  BLOB_TARGET_MAX);
 
-	if (strchr(path, '/') || size <= (ssize_t)prefix_size ||
-	    size == BLOB_TARGET_MAX)
+	if (strchr(path, '/') || size < 0 || size == BLOB_TARGET_MAX)
 		return false;
 	ret_target[size] = '\0';
-	return memcmp(ret_target, prefix, prefix_size) == 0 &&
-	       strspn(ret_target + prefix_size, "0123456789abcdef") ==
-	       (size_t)size - prefix_size;
+	return io_is_blob_target(ret_target);
 }
 
 /* @handle if it stands for a regular file; else it is closed. */

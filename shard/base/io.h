@@ -21,6 +21,9 @@
 int io_open(int folder, const char *path, int *ret_fd,
 	    struct stat *ret_status);
 
+/* Is that what such a link has? */
+bool io_is_blob_target(const char *target);
+
 /* Likewise, through links wherever they lead: for folders of who mounts. */
 int io_open_linked(int folder, const char *path, int *ret_fd,
 		   struct stat *ret_status);

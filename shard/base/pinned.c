@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/base/pinned.h"
 
+#include "shard/base/clock.h"
 #include "shard/base/io.h"
 
 #include <errno.h>
+#include <sched.h>
+
+enum { PATIENCE_NS = 20 * 1000 * 1000 };
 
 /* Does the name lead to something else than @pin now? */
 static bool is_renamed(const struct pinned_name *name, const struct pin *pin)
@@ -53,13 +57,22 @@ int pinned_check_locked(struct pinned *pinned, int fd,
 				   &pinned->later : &pinned->pin;
 	struct pin now;
 	int error = look(fd, &now);
+	uint64_t began;
 
 	if (error)
 		return error;
 	if (pin_equal(before, &now))
 		return 0;
-	if (!is_explained(before, &now, name))
-		return refuse(pinned);
+	/* A look may fall between a new ctime and the count of links that goes
+	 * with it: whoever makes the link may have to wait for a processor. */
+	for (began = clock_ns(); !is_explained(before, &now, name);) {
+		if (clock_ns() - began > PATIENCE_NS)
+			return refuse(pinned);
+		sched_yield();
+		error = look(fd, &now);
+		if (error)
+			return error;
+	}
 	pinned->later = now;
 	atomic_store(&pinned->moved, true);
 	return 0;

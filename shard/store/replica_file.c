@@ -165,8 +165,8 @@ static struct replica_file *make(const struct replica_opening *opening)
 		return NULL;
 	}
 	r->base = (struct stored_file){
-		.pin = opening->pin, .rank = opening->replicas[0].rank,
-		.read = read_range, .status = status_now, .close = close_file,
+		.pin = opening->pin, .read = read_range, .status = status_now,
+		.close = close_file,
 	};
 	r->peers = opening->peers;
 	r->count = opening->count;
@@ -198,6 +198,7 @@ int replica_file_open(const struct replica_opening *opening,
 		return first;
 	}
 	atomic_store(&r->now, i);
+	r->base.rank = opening->replicas[i].rank;
 	*ret_file = &r->base;
 	return 0;
 }

@@ -349,13 +349,43 @@ static int list(struct store_folder *folder, bool fresh,
 
 /* ---- for checkpoints ----------------------------------------------------- */
 
+/* What a link of a snapshot in Hugging Face's cache leads to: see io_open. */
+static int follow(struct store_folder *folder, struct found_entry *found)
+{
+	char above[LIMIT_PATH_SIZE], path[LIMIT_PATH_SIZE];
+	const char *target = found->entry->target;
+	char *end;
+	unsigned up;
+
+	if (found->in || !io_is_blob_target(target))
+		return -EINVAL;
+	if (store_join("", folder->path, above))
+		return -ENAMETOOLONG;
+	for (up = 0; up < 2; up++) {
+		if (!*above)
+			return -EXDEV;
+		end = strrchr(above, '/');
+		*(end ? end : above) = '\0';
+	}
+	if (store_join(above, target + strlen("../../"), path))
+		return -ENAMETOOLONG;
+	finish_found(found);
+	return find_entry(from_store(folder->store), store_path_in(NULL, path),
+			  found);
+}
+
 /* A regular file of @folder. The caller calls finish_found in any case. */
 static int find_file(struct store_folder *folder, const char *name,
 		     struct found_entry *found)
 {
 	int error = find_entry(from_store(folder->store),
 			       store_path_in(folder, name), found);
+	bool below = strchr(name, '/');
 
+	if (!error && S_ISLNK(found->entry->pin.mode) && !below)
+		error = follow(folder, found);
+	else if (!error && !found->in && !below)
+		found->in = store_folder_get(folder);
 	return !error && !S_ISREG(found->entry->pin.mode) ? -EINVAL : error;
 }
 
@@ -378,9 +408,6 @@ static int open_in(struct store_folder *folder, const char *name,
 	struct found_entry found;
 	int error = find_file(folder, name, &found);
 
-	/* A name with a slash is of a folder below. */
-	if (!error && !found.in && !strchr(name, '/'))
-		found.in = store_folder_get(folder);
 	if (!error)
 		error = open_entry(from_store(folder->store), &found, ret_file);
 	finish_found(&found);

@@ -370,6 +370,42 @@ static void many_threads(void **state)
 	read_at_once();
 }
 
+static atomic_bool enough;
+
+static void *read_on(void *wrong)
+{
+	char got[STORING_TEXT];
+
+	while (!atomic_load(&enough))
+		*(bool *)wrong |= storing_read(file, true, got) != 0 ||
+				  strcmp(got, "old text") != 0;
+	return NULL;
+}
+
+/* A look may fall between a later ctime and the links that explain it. */
+static void names_come_while_it_is_read(void **state)
+{
+	pthread_t threads[4];
+	bool wrong[4] = { false };
+	char name[16];
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < COUNT_OF(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, read_on,
+						&wrong[i]), 0);
+	for (i = 0; i < 5000; i++) {
+		snprintf(name, sizeof(name), "name%u", i);
+		assert_int_equal(linkat(folder.fd, "file", folder.fd, name, 0),
+				 0);
+	}
+	atomic_store(&enough, true);
+	for (i = 0; i < COUNT_OF(threads); i++) {
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+		assert_false(wrong[i]);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -388,6 +424,7 @@ int main(void)
 		TEST(cut),
 		TEST(to_parse),
 		TEST(many_threads),
+		TEST(names_come_while_it_is_read),
 	};
 
 	return cmocka_run_group_tests_name("local_file", tests, NULL, NULL);

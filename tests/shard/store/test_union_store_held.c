@@ -146,6 +146,48 @@ static void resolving(void **state)
 	store_folder_put(top);
 }
 
+/* A snapshot in Hugging Face's cache, as the store that is one folder has it. */
+static void links_to_blobs(void **state)
+{
+	struct store_folder *folder;
+
+	(void)state;
+	homes_folder(OWN, "blobs");
+	homes_folder(OWN, "snapshots");
+	homes_folder(OWN, "snapshots/1");
+	homes_write(OWN, "blobs/0af", "blob");
+	assert_int_equal(symlinkat("../../blobs/0af", homes[OWN].fd,
+				   "snapshots/1/model"), 0);
+	folder = storing_folder(united, "snapshots/1");
+	homes_check_in(folder, "model", OWN, "blob");
+	store_folder_put(folder);
+}
+
+/* The nearest copy is at a rank that is lost, and another one is not. */
+static void the_next_copy(void **state)
+{
+	struct store_folder *top = storing_folder(united, "");
+
+	(void)state;
+	homes_write(0, "a", "text");
+	homes_write(FAR, "a", "text");
+	homes_check_in(top, "a", 0, "text");
+	fakes[0].error = -EIO;
+	homes_check_in(top, "a", FAR, "text");
+	store_folder_put(top);
+}
+
+/* Whose it is is lost, and this rank has an equal one. */
+static void the_own_copy(void **state)
+{
+	(void)state;
+	homes_write(0, "a", "text");
+	homes_write(OWN, "a", "text");
+	homes_check("a", "text");
+	fakes[0].error = -EIO;
+	homes_check("a", "text");
+}
+
 static bool builds;
 
 static bool is_builder(struct peers *p)
@@ -194,6 +236,9 @@ int main(void)
 		TEST(placing),
 		TEST(resolving),
 		TEST(catalogs),
+		TEST(links_to_blobs),
+		TEST(the_next_copy),
+		TEST(the_own_copy),
 	};
 
 	return cmocka_run_group_tests_name("union_store_held", tests, NULL,
