@@ -218,9 +218,9 @@ static int pump(struct decoder *decoder, const struct input *input,
 }
 
 int decode(const struct input *input, const char *chain, size_t size,
-	   uint64_t limit, struct decode_output *output, struct fault *fault)
+	   struct decode_output *output, struct fault *fault)
 {
-	struct decoder decoder = { .fault = fault, .limit = limit };
+	struct decoder decoder = { .fault = fault, .limit = output->limit };
 	unsigned char *buffer = malloc(BUFFER_SIZE);
 	struct decode_stage *stages[LIMIT_TRANSFORM_DEPTH];
 	const char *end = chain + size, *name;

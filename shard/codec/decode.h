@@ -17,6 +17,8 @@ struct decode_output {
 	/* 0, or -errno, which ends decoding. */
 	int (*write)(struct decode_output *output, const void *data,
 		     size_t size);
+	uint64_t limit;		/* bytes that may come out of any one
+				 * extension */
 };
 
 /*
@@ -27,9 +29,9 @@ struct decode_output {
 int decode_check(const char *chain, size_t size, struct fault *fault);
 
 /*
- * Decode all of @input, last extension first, into @output; all extensions
- * are known. @limit: bytes that may come out of any one of them. 0; -EIO for
- * damage, -E2BIG beyond the limit, -EOPNOTSUPP for what libzstd refuses,
+ * Decode all of @input, last extension first, into @output; all extensions of
+ * @chain, of @size bytes, are known. 0; -EIO for damage, -E2BIG beyond the
+ * limit of @output, -EOPNOTSUPP for what libzstd refuses,
  * -ENOMEM, all with @fault filled (its offset is one of the input); or what
  * the input or the output gave, with @fault as it was. Thread safe.
  *
@@ -37,7 +39,7 @@ int decode_check(const char *chain, size_t size, struct fault *fault);
  * at most 128 MiB.
  */
 int decode(const struct input *input, const char *chain, size_t size,
-	   uint64_t limit, struct decode_output *output, struct fault *fault);
+	   struct decode_output *output, struct fault *fault);
 
 /*
  * Decode the item of @shard that @input has, and use it as a whole, at most

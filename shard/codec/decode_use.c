@@ -23,7 +23,9 @@ int decode_use(const struct input *input, const struct catalog *catalog,
 	       int (*use)(void *context, const struct input *input),
 	       void *context)
 {
-	struct decode_buffer decoding = { .output = { append } };
+	struct decode_buffer decoding = {
+		.output = { append, LIMIT_OBJECT_MEMORY },
+	};
 	struct fault fault = { .error = 0 };
 	struct input decoded;
 	size_t size;
@@ -31,8 +33,7 @@ int decode_use(const struct input *input, const struct catalog *catalog,
 	int error = decode_check(chain, size, &fault);
 
 	if (!error)
-		error = decode(input, chain, size, LIMIT_OBJECT_MEMORY,
-			       &decoding.output, &fault);
+		error = decode(input, chain, size, &decoding.output, &fault);
 	if (!error) {
 		decoded = input_memory(decoding.bytes.data,
 				       decoding.bytes.size);

@@ -21,13 +21,12 @@
 static bool is_of_module(const struct pickle *p, struct pickle_value object,
 			 const char *prefix)
 {
-	const char *module, *name;
-	uint64_t module_size, name_size;
+	struct pickle_symbol class;
 	size_t size = strlen(prefix);
 
-	return pickle_symbol(p, pickle_callable(p, object), &module,
-			     &module_size, &name, &name_size) &&
-	       module_size >= size && memcmp(module, prefix, size) == 0;
+	return pickle_symbol(p, pickle_callable(p, object), &class) &&
+	       class.module_size >= size &&
+	       memcmp(class.module, prefix, size) == 0;
 }
 
 /* The properties of some tensor of the first file. */

@@ -84,11 +84,10 @@ static int read_chunk(struct dcp_reader *r, const struct dcp_name *named,
 
 /* The global named torch.NAME of the properties; false: none. */
 static bool get_type(const struct pickle *p, struct pickle_value properties,
-		     struct dcp_text *ret_name)
+		     struct pickle_symbol *ret_type)
 {
 	struct pickle_value state = pickle_state(p, properties), value;
 	const struct pickle_value *items;
-	struct dcp_text module;
 	uint64_t count;
 
 	if (pickle_tuple(p, state, &items, &count)) {
@@ -98,8 +97,7 @@ static bool get_type(const struct pickle *p, struct pickle_value properties,
 	} else if (!pickle_get(p, state, "dtype", &value)) {
 		return false;
 	}
-	return pickle_symbol(p, value, &module.data, &module.size,
-			     &ret_name->data, &ret_name->size);
+	return pickle_symbol(p, value, ret_type);
 }
 
 static int read_type(struct dcp_reader *r, const struct dcp_name *named,
@@ -107,20 +105,21 @@ static int read_type(struct dcp_reader *r, const struct dcp_name *named,
 {
 	const struct pickle *p = &r->index.pickles[named->file];
 	struct pickle_value properties;
-	struct dcp_text type;
+	struct pickle_symbol type;
 
 	if (!dcp_attribute(p, named->value, "properties", &properties) ||
-	    !get_type(p, properties, &type) || type.size > LIMIT_TYPE_NAME_SIZE)
+	    !get_type(p, properties, &type) ||
+	    type.name_size > LIMIT_TYPE_NAME_SIZE)
 		return bad(r, named, named->value, "tensor without a type");
-	tensor->dtype = dtype_from_torch(type.data, type.size);
+	tensor->dtype = dtype_from_torch(type.name, type.name_size);
 	if (tensor->dtype == DTYPE_UNKNOWN) {
-		tensor->type_name = type.data;
-		tensor->type_name_size = type.size;
+		tensor->type_name = type.name;
+		tensor->type_name_size = type.name_size;
 	}
 	if (dtype_info(tensor->dtype)->size == 0)
 		notes_add(r->notes, "%.*s: type %.*s cannot be read",
 			  named->name.size > 160 ? 160 : (int)named->name.size,
-			  named->name.data, (int)type.size, type.data);
+			  named->name.data, (int)type.name_size, type.name);
 	return 0;
 }
 

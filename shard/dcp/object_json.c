@@ -100,15 +100,13 @@ static int spend_string(struct object_walk *walk, const char *text,
 static bool print_dtype(const struct pickle *p, struct pickle_value value,
 			char text[40])
 {
-	const char *module, *name;
-	uint64_t module_size, name_size;
+	struct pickle_symbol symbol;
 
-	if (!pickle_symbol(p, value, &module, &module_size, &name,
-			   &name_size) ||
-	    module_size != 5 || memcmp(module, "torch", 5) != 0 ||
-	    dtype_from_torch(name, name_size) == DTYPE_UNKNOWN)
+	if (!pickle_symbol(p, value, &symbol) || symbol.module_size != 5 ||
+	    memcmp(symbol.module, "torch", 5) != 0 ||
+	    dtype_from_torch(symbol.name, symbol.name_size) == DTYPE_UNKNOWN)
 		return false;
-	snprintf(text, 40, "torch.%.*s", (int)name_size, name);
+	snprintf(text, 40, "torch.%.*s", (int)symbol.name_size, symbol.name);
 	return true;
 }
 

@@ -47,6 +47,12 @@ enum pickle_kind {
 	PICKLE_PERSID,	/* a persistent id, its tuple in args */
 };
 
+/* A class or function of Python; borrowed from the input, not terminated. */
+struct pickle_symbol {
+	const char *module, *name;
+	uint64_t module_size, name_size;	/* bytes */
+};
+
 struct pickle {
 	const unsigned char *data;	/* borrowed from the caller */
 	uint64_t size;			/* bytes */
@@ -84,8 +90,7 @@ bool pickle_float(const struct pickle *pickle, struct pickle_value value,
 bool pickle_string(const struct pickle *pickle, struct pickle_value value,
 		   const char **ret_string, uint64_t *ret_size);
 bool pickle_symbol(const struct pickle *pickle, struct pickle_value value,
-		   const char **ret_module, uint64_t *ret_module_size,
-		   const char **ret_name, uint64_t *ret_name_size);
+		   struct pickle_symbol *ret_symbol);
 bool pickle_tuple(const struct pickle *pickle, struct pickle_value value,
 		  const struct pickle_value **ret_items, uint64_t *ret_count);
 

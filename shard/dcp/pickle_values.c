@@ -146,8 +146,7 @@ bool pickle_string(const struct pickle *pickle, struct pickle_value value,
 }
 
 bool pickle_symbol(const struct pickle *pickle, struct pickle_value value,
-		   const char **ret_module, uint64_t *ret_module_size,
-		   const char **ret_name, uint64_t *ret_name_size)
+		   struct pickle_symbol *ret_symbol)
 {
 	const uint64_t *words;
 	const char *p, *end;
@@ -155,33 +154,31 @@ bool pickle_symbol(const struct pickle *pickle, struct pickle_value value,
 	if (pickle_tag(value.bits) == TAG_GLOBAL) {
 		p = (const char *)pickle->data + (value.bits >> 3) + 1;
 		end = rawmemchr(p, '\n');
-		*ret_module = p;
-		*ret_module_size = (uint64_t)(end - p);
+		ret_symbol->module = p;
+		ret_symbol->module_size = (uint64_t)(end - p);
 		p = end + 1;
 		end = rawmemchr(p, '\n');
-		*ret_name = p;
-		*ret_name_size = (uint64_t)(end - p);
+		ret_symbol->name = p;
+		ret_symbol->name_size = (uint64_t)(end - p);
 		return true;
 	}
 	if (pickle_kind(pickle, value) != PICKLE_SYMBOL)
 		return false;
 	words = pickle->arena + (value.bits >> 3);
 	return pickle_string(pickle, (struct pickle_value){ words[1] },
-			     ret_module, ret_module_size) &&
+			     &ret_symbol->module, &ret_symbol->module_size) &&
 	       pickle_string(pickle, (struct pickle_value){ words[2] },
-			     ret_name, ret_name_size);
+			     &ret_symbol->name, &ret_symbol->name_size);
 }
 
 bool pickle_symbol_is(const struct pickle *pickle, struct pickle_value value,
 		      const char *name)
 {
-	const char *module, *symbol;
-	uint64_t module_size, symbol_size;
+	struct pickle_symbol symbol;
 
-	return pickle_symbol(pickle, value, &module, &module_size, &symbol,
-			     &symbol_size) &&
-	       symbol_size == strlen(name) &&
-	       memcmp(symbol, name, symbol_size) == 0;
+	return pickle_symbol(pickle, value, &symbol) &&
+	       symbol.name_size == strlen(name) &&
+	       memcmp(symbol.name, name, symbol.name_size) == 0;
 }
 
 bool pickle_tuple(const struct pickle *pickle, struct pickle_value value,

@@ -148,14 +148,13 @@ static int bad_tensor(const struct archive_tensor *t, const char *reason)
 static int unknown_callable(const struct archive_tensor *t,
 			    struct pickle_value call)
 {
-	const char *module = "", *name = "";
-	uint64_t module_size = 0, name_size = 0;
+	struct pickle_symbol symbol = { .name = "" };
 
-	pickle_symbol(t->pickle, call, &module, &module_size, &name,
-		      &name_size);
+	pickle_symbol(t->pickle, call, &symbol);
 	fault_set_detail(t->fault, -EOPNOTSUPP,
 			 t->where + pickle_offset(t->pickle, call),
-			 "tensor of a kind that is not read", name, name_size);
+			 "tensor of a kind that is not read", symbol.name,
+			 symbol.name_size);
 	return -EOPNOTSUPP;
 }
 
@@ -207,27 +206,24 @@ static int read_storage(struct archive_tensor *t)
 {
 	const struct pickle *p = t->pickle;
 	const struct pickle_value *id;
-	const char *module, *name;
-	uint64_t count, module_size, name_size;
+	struct pickle_symbol type;
+	uint64_t count;
 	int64_t number;
 
 	if (t->arg_count < 6 ||
 	    pickle_kind(p, t->args[0]) != PICKLE_PERSID ||
 	    !pickle_tuple(p, pickle_args(p, t->args[0]), &id, &count) ||
 	    count < 5 ||
-	    !pickle_symbol(p, id[1], &module, &module_size, &name,
-			   &name_size) ||
+	    !pickle_symbol(p, id[1], &type) ||
 	    !pickle_string(p, id[2], &t->key, &t->key_size) ||
 	    !pickle_int(p, id[4], &number) || number < 0)
 		return bad_tensor(t, "bad storage of a tensor");
-	t->dtype = dtype_from_storage(name, name_size);
+	t->dtype = dtype_from_storage(type.name, type.name_size);
 	t->storage_size = (uint64_t)number;
 	if (t->typed_by_args) {
-		if (t->arg_count < 7 ||
-		    !pickle_symbol(p, t->args[6], &module, &module_size, &name,
-				   &name_size))
+		if (t->arg_count < 7 || !pickle_symbol(p, t->args[6], &type))
 			return bad_tensor(t, "bad type of a tensor");
-		t->dtype = dtype_from_torch(name, name_size);
+		t->dtype = dtype_from_torch(type.name, type.name_size);
 		return 0;
 	}
 	if (t->dtype == DTYPE_UNKNOWN)

@@ -118,9 +118,8 @@ static int decode_item(void *context, const struct input *input)
 	struct item_decoder *d = context;
 
 	d->found = true;
-	return decode(input, d->chain, d->chain_size,
-		      decoded_cache_limit(d->source->cache), &d->output,
-		      &d->fault);
+	d->output.limit = decoded_cache_limit(d->source->cache);
+	return decode(input, d->chain, d->chain_size, &d->output, &d->fault);
 }
 
 /* What is wrong with an item is remembered before those who wait for it hear

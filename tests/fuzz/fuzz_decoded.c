@@ -50,9 +50,11 @@ static int run(const uint8_t *data, size_t size, unsigned depth,
 {
 	struct guarded_input guarded = guarded_input(data, size, &reads);
 	struct fault fault = { .error = 0 };
-	int error = decode(&guarded.input, chain, depth * NAME_SIZE,
-			   sum->limit, &sum->output, &fault);
+	int error;
 
+	sum->output.limit = sum->limit;
+	error = decode(&guarded.input, chain, depth * NAME_SIZE, &sum->output,
+		       &fault);
 	if (error == GUARDED_ERROR || error == WRITE_ERROR)
 		return error;
 	CHECK(error == 0 || error == -EIO || error == -E2BIG ||

@@ -37,8 +37,9 @@ static void check_inside(const struct pickle *p, const char *text,
 static void check_scalar(const struct pickle *p, struct pickle_value value)
 {
 	enum pickle_kind kind = pickle_kind(p, value);
-	const char *text, *module;
-	uint64_t size, module_size;
+	struct pickle_symbol symbol;
+	const char *text;
+	uint64_t size;
 	int64_t number;
 	double real;
 	bool boolean;
@@ -53,11 +54,10 @@ static void check_scalar(const struct pickle *p, struct pickle_value value)
 	      (kind == PICKLE_STRING));
 	if (kind == PICKLE_STRING)
 		check_inside(p, text, size);
-	CHECK(pickle_symbol(p, value, &module, &module_size, &text, &size) ==
-	      (kind == PICKLE_SYMBOL));
+	CHECK(pickle_symbol(p, value, &symbol) == (kind == PICKLE_SYMBOL));
 	if (kind == PICKLE_SYMBOL) {
-		check_inside(p, module, module_size);
-		check_inside(p, text, size);
+		check_inside(p, symbol.module, symbol.module_size);
+		check_inside(p, symbol.name, symbol.name_size);
 	}
 	pickle_symbol_is(p, value, "Size");
 }

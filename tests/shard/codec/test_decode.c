@@ -53,8 +53,9 @@ static int run_input(struct run *run, const struct input *input)
 	array_finish(&run->sink.data);
 	run->sink.output.write = write_sink;
 	run->sink.limit = run->limit;
-	return decode(input, chain, run->depth * NAME_SIZE, run->limit,
-		      &run->sink.output, &run->fault);
+	run->sink.output.limit = run->limit;
+	return decode(input, chain, run->depth * NAME_SIZE, &run->sink.output,
+		      &run->fault);
 }
 
 static int run_data(struct run *run, const void *data, size_t size)

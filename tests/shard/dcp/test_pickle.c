@@ -140,17 +140,15 @@ static void symbols(void **state)
 /* Python reads GLOBAL up to the line end, whatever stands before it. */
 static void symbol_with_a_nul_byte(void **state)
 {
-	const char *module, *name;
-	uint64_t module_size, name_size;
+	struct pickle_symbol symbol;
 
 	(void)state;
 	check_kind(PARSE("cto\0rch\nSi\0ze\n."), PICKLE_SYMBOL);
-	assert_true(pickle_symbol(&pickle, pickle.root, &module, &module_size,
-				  &name, &name_size));
-	assert_int_equal(module_size, 6);
-	assert_memory_equal(module, "to\0rch", 6);
-	assert_int_equal(name_size, 5);
-	assert_memory_equal(name, "Si\0ze", 5);
+	assert_true(pickle_symbol(&pickle, pickle.root, &symbol));
+	assert_int_equal(symbol.module_size, 6);
+	assert_memory_equal(symbol.module, "to\0rch", 6);
+	assert_int_equal(symbol.name_size, 5);
+	assert_memory_equal(symbol.name, "Si\0ze", 5);
 	assert_false(pickle_symbol_is(&pickle, pickle.root, "Si"));
 }
 

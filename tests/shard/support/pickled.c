@@ -61,15 +61,14 @@ void check_text(struct pickle_value value, const char *expected)
 void check_symbol(struct pickle_value value, const char *module,
 		  const char *name)
 {
-	const char *m, *n;
-	uint64_t m_size, n_size;
+	struct pickle_symbol symbol;
 
 	check_kind(value, PICKLE_SYMBOL);
-	assert_true(pickle_symbol(&pickle, value, &m, &m_size, &n, &n_size));
-	assert_int_equal(m_size, strlen(module));
-	assert_memory_equal(m, module, m_size);
-	assert_int_equal(n_size, strlen(name));
-	assert_memory_equal(n, name, n_size);
+	assert_true(pickle_symbol(&pickle, value, &symbol));
+	assert_int_equal(symbol.module_size, strlen(module));
+	assert_memory_equal(symbol.module, module, symbol.module_size);
+	assert_int_equal(symbol.name_size, strlen(name));
+	assert_memory_equal(symbol.name, name, symbol.name_size);
 	assert_true(pickle_symbol_is(&pickle, value, name));
 	assert_int_equal(pickle_symbol_is(&pickle, value, module),
 			 strcmp(module, name) == 0);
