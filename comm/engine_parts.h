@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an engine is made of: for engine.c (its tables, and what other threads
- * do), engine_peers.c (who is there), and engine_thread.c (its thread).
+ * What an engine is made of: for engine_tables.c (its tables, and what other
+ * threads do), engine_peers.c (who is there), and engine_thread.c (its thread).
  */
 #ifndef COMM_ENGINE_PARTS_H
 #define COMM_ENGINE_PARTS_H
@@ -133,7 +133,7 @@ static inline bool engine_is_gone(enum peer_state state)
 	return state == PEER_LOST || state == PEER_LEFT;
 }
 
-/* ---- engine.c ------------------------------------------------------------ */
+/* ---- engine_tables.c ------------------------------------------------------------ */
 
 /* Free it if nobody holds it and nothing of it is under way. */
 void engine_free_slot_locked(struct engine *engine, struct slot *slot);

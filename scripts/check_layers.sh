@@ -15,7 +15,8 @@
 #   zlib in shard/dcp and verify; libdeflate in shard/verify; zstd in shard/codec;
 #   mpi.h in comm/; CUDA in gpu/; libfuse in fs/fuse and beside fs/main.c
 #
-# and that each folder is one static library with PRIVATE third-party libraries.
+# and that each folder is one static library with PRIVATE third-party libraries,
+# and that no two files include each other (include_cycles.py).
 # Prints a line for each violation. Ends with 0 if there is none.
 #
 #   scripts/check_layers.sh [TREE]       checks TREE, by default this one
@@ -208,6 +209,8 @@ check()
 
 	list_includes "$1" | judge_includes || status=1
 	judge_build "$1" || status=1
+	python3 "$here/scripts/include_cycles.py" "$1" shard comm gpu fs ||
+		status=1
 	return $status
 }
 
@@ -232,6 +235,7 @@ make_tree()
 	printf '#include "shard/catalog/b.h"\n' >"$1/shard/read/c.c"
 	printf '#include "shard/base/a.h"\n' >"$1/comm/a.h"
 	printf '#include "comm/a.h"\n#include <mpi.h>\n' >"$1/comm/a.c"
+	printf '#include "comm/a.h"\n' >"$1/comm/b.h"
 	printf '#include <cuda_runtime_api.h>\n' >"$1/gpu/a.c"
 	printf '#include "shard/base/a.h"\n' >"$1/gpu/a.h"
 	printf '#include "comm/a.h"\n#include "gpu/a.h"\n' >"$1/fs/main.c"
@@ -272,6 +276,8 @@ violations()
 	shard/base/a.h	#include <xxhash.h>
 	shard/catalog/b.h	  #  include <json-c/json.h>
 	comm/a.c	#include "gpu/a.h"
+	comm/a.h	#include "comm/b.h"
+	comm/a.c	#include "comm/b.h"
 	comm/a.c	#include "fs/fuse/ops.h"
 	comm/a.h	#include <mpi.h>
 	comm/a.c	#include <cuda_runtime_api.h>

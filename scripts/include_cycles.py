@@ -80,7 +80,10 @@ def main():
     tree = pathlib.Path(sys.argv[1])
     cycles = find_components(read_graph(tree, sys.argv[2:]))
     for cycle in cycles:
-        print(f"{cycle[0]}: a cycle of includes: {' '.join(cycle)}")
+        for module in cycle:
+            for path in sorted(tree.glob(f"{module}.[ch]")):
+                print(f"{path.relative_to(tree)}: a cycle of includes: "
+                      f"{' '.join(cycle)}")
     return 1 if cycles else 0
 
 

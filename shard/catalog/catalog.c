@@ -3,8 +3,8 @@
 
 #include "shard/base/bytes.h"
 #include "shard/base/hash.h"
+#include "shard/base/name.h"
 #include "shard/base/reference.h"
-#include "shard/catalog/catalog_layout.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
@@ -242,6 +242,60 @@ void catalog_box(const struct catalog *catalog,
 	ret_box->ndim = entry->ndim;
 	load(catalog, entry, first, ret_box->offset);
 	load(catalog, entry, first + entry->ndim, ret_box->size);
+}
+
+/* ---- tables of names ----------------------------------------------------- */
+
+static size_t encode(const struct catalog *catalog, uint32_t index,
+		     char ret_name[NAME_ENCODED_MAX])
+{
+	const struct catalog_entry *entry = catalog_entry(catalog, index);
+
+	return name_encode(catalog_text(catalog, entry->name),
+			   entry->name_size, ret_name);
+}
+
+static uint64_t hash(const void *owner, uint32_t index)
+{
+	const struct catalog *catalog = owner;
+	char name[NAME_ENCODED_MAX];
+	size_t size = encode(catalog, index, name);
+
+	return hash_64(name, size, catalog->seed);
+}
+
+static bool equal(const void *owner, uint32_t index, const void *key)
+{
+	const struct hash_table_text *wanted = key;
+	char name[NAME_ENCODED_MAX];
+
+	return encode(owner, index, name) == wanted->size &&
+	       memcmp(name, wanted->data, wanted->size) == 0;
+}
+
+static struct hash_table table_at(const struct catalog *catalog,
+				  uint64_t slots, uint64_t slot_count)
+{
+	static const struct hash_table_keys keys = { hash, equal };
+
+	return (struct hash_table){
+		.keys = &keys,
+		.slots = (void *)catalog_text(catalog, slots),
+		.slot_count = slot_count,
+		.seed = catalog->seed,
+	};
+}
+
+struct hash_table catalog_tensor_table(const struct catalog *catalog)
+{
+	return table_at(catalog, catalog->tensor_slots,
+			catalog->tensor_slot_count);
+}
+
+struct hash_table catalog_object_table(const struct catalog *catalog)
+{
+	return table_at(catalog, catalog->object_slots,
+			catalog->object_slot_count);
 }
 
 static int64_t find(const struct catalog *catalog, struct hash_table table,

@@ -26,6 +26,7 @@
 
 #include "shard/base/box.h"
 #include "shard/base/dtype.h"
+#include "shard/base/hash_table.h"
 
 enum catalog_entry_flag {
 	CATALOG_OBJECT = 1,	/* bytes as stored */
@@ -179,5 +180,14 @@ int64_t catalog_find_tensor(const struct catalog *catalog, const char *name,
 			    size_t size);
 int64_t catalog_find_object(const struct catalog *catalog, const char *name,
 			    size_t size);
+
+/*
+ * The hash tables of tensors and of objects: from a struct hash_table_text, the
+ * encoded name, to the index of an entry. Their owner is the catalog, which has
+ * the slots, so nothing is to be finished: they are for who fills them, once,
+ * and for looking up.
+ */
+struct hash_table catalog_tensor_table(const struct catalog *catalog);
+struct hash_table catalog_object_table(const struct catalog *catalog);
 
 #endif

@@ -10,6 +10,7 @@
 #include "shard/base/fault.h"
 #include "shard/base/notes.h"
 #include "shard/catalog/catalog.h"
+#include "shard/catalog/shard_list.h"
 
 struct catalog_builder;
 
@@ -44,12 +45,6 @@ struct catalog_tensor {
 				 * the last ends; borrowed; may be NULL */
 	uint32_t depth;		/* parts of the path; 0: not known */
 	uint64_t source;	/* byte offset in the metadata, for faults */
-};
-
-struct catalog_item {
-	uint32_t file;
-	uint32_t flags;		/* enum catalog_shard_flag */
-	uint64_t offset, size;	/* bytes in the file */
 };
 
 int catalog_builder_begin(struct catalog_builder *builder,

@@ -11,7 +11,6 @@
 #ifndef SHARD_CATALOG_CATALOG_LAYOUT_H
 #define SHARD_CATALOG_CATALOG_LAYOUT_H
 
-#include "shard/base/hash_table.h"
 #include "shard/catalog/catalog.h"
 
 /*
@@ -24,14 +23,5 @@ void catalog_layout(struct catalog *catalog, uint64_t dims_size,
 
 /* The hash of what lies between the entries and the tables. */
 void catalog_hash(const struct catalog *catalog, uint64_t ret_hash[2]);
-
-/*
- * The hash tables of tensors and of objects: from a struct hash_table_text, the
- * encoded name, to the index of an entry. Their owner is the catalog, which has
- * the slots, so nothing is to be finished: they are for who fills them, once,
- * and for looking up.
- */
-struct hash_table catalog_tensor_table(const struct catalog *catalog);
-struct hash_table catalog_object_table(const struct catalog *catalog);
 
 #endif

@@ -7,8 +7,14 @@
 #define SHARD_CATALOG_SHARD_LIST_H
 
 #include "shard/base/array.h"
-#include "shard/catalog/catalog_builder.h"
 #include "shard/catalog/tiling.h"
+
+/* What a shard is stored as. */
+struct catalog_item {
+	uint32_t file;
+	uint32_t flags;		/* enum catalog_shard_flag */
+	uint64_t offset, size;	/* bytes in the file */
+};
 
 struct shard_list {
 	unsigned ndim;

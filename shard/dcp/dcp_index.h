@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pickles of DCP metadata and what is looked up in them, for dcp.c. */
+/* The pickles of DCP metadata and what is looked up in them, for dcp_read.c. */
 #ifndef SHARD_DCP_DCP_INDEX_H
 #define SHARD_DCP_DCP_INDEX_H
 

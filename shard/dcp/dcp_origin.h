@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which releases of torch write such metadata, for dcp.c. */
+/* Which releases of torch write such metadata, for dcp_read.c. */
 #ifndef SHARD_DCP_DCP_ORIGIN_H
 #define SHARD_DCP_DCP_ORIGIN_H
 

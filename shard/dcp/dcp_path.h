@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Paths of tensors in their state dict, for dcp.c: planner_data, a dict of
+ * Paths of tensors in their state dict, for dcp_read.c: planner_data, a dict of
  * name -> tuple of keys (strings) and positions in lists (numbers). A name is
  * the join of its path by dots, but parts may hold dots themselves.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the stored items of DCP metadata lie, for dcp.c. */
+/* Where the stored items of DCP metadata lie, for dcp_read.c. */
 #ifndef SHARD_DCP_DCP_PLACE_H
 #define SHARD_DCP_DCP_PLACE_H
 

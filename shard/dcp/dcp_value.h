@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Values of a DCP pickle, for dcp.c. Nothing is changed on failure. */
+/* Values of a DCP pickle, for dcp_read.c. Nothing is changed on failure. */
 #ifndef SHARD_DCP_DCP_VALUE_H
 #define SHARD_DCP_DCP_VALUE_H
 

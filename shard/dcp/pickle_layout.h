@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How pickle_parse.c lays values out for pickle.c; nobody else looks.
+ * How pickle_parse.c lays values out for pickle_values.c; nobody else looks.
  *
  * Handles. The low three bits of a value are its tag, the rest depends:
  *

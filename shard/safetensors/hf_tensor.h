@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One tensor of a checkpoint of safetensors files, out of its pieces: a part
- * of hf.c. */
+ * of hf_read.c. */
 #ifndef SHARD_SAFETENSORS_HF_TENSOR_H
 #define SHARD_SAFETENSORS_HF_TENSOR_H
 

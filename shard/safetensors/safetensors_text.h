@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The JSON of a safetensors file's header: a part of safetensors.c. */
+/* The JSON of a safetensors file's header: a part of
+ * safetensors_header.c. */
 #ifndef SHARD_SAFETENSORS_SAFETENSORS_TEXT_H
 #define SHARD_SAFETENSORS_SAFETENSORS_TEXT_H
 

@@ -6,7 +6,6 @@
 #include "shard/values/statistics.h"
 
 #include "shard/values/convert.h"
-#include "shard/values/statistics_block.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -11,18 +11,7 @@
 #ifndef SHARD_VALUES_STATISTICS_H
 #define SHARD_VALUES_STATISTICS_H
 
-#include "shard/base/dtype.h"
-
-struct statistics {
-	uint64_t count;			/* of elements */
-	uint64_t zeros, nans, infs;	/* of them */
-	double min, max;		/* of the finite ones, if any */
-	uint64_t low, high;		/* the same exactly, of 64-bit integers;
-					 * I64 with its sign bit flipped */
-	long double mean;
-	long double squares;		/* sum of squares of what each is away
-					 * from the mean */
-};
+#include "shard/values/statistics_block.h"
 
 /* Of no elements: all zero. */
 #define STATISTICS_NONE ((struct statistics){ .count = 0 })

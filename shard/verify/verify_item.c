@@ -318,7 +318,7 @@ void verify_item_join(struct verify_item *item, uint64_t part_size,
 
 /* ---- the tensor ---------------------------------------------------------- */
 
-/* What torch_archive_layout refuses, in the words of item.c. */
+/* What torch_archive_layout refuses, in the words of the torch archive. */
 static enum verify_kind kind_of(const struct fault *fault)
 {
 	static const struct {
