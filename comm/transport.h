@@ -54,7 +54,7 @@ struct transport {
 	unsigned (*poll)(struct transport *transport,
 			 struct transport_event *events, unsigned max);
 
-	/* Before anything else, once, blocking: @size bytes of each rank, in
+	/* Before anything else, blocking: @size bytes of each rank, in
 	 * their order, to all. 0 or -errno. */
 	int (*exchange)(struct transport *transport, const void *mine,
 			size_t size, void *all);

@@ -156,7 +156,8 @@ static int get_item(struct source_decoded *s, uint64_t index,
 		    struct decoded **ret_item)
 {
 	struct item_decoder d = {
-		.maker = { make }, .output = { write_decoded },
+		.maker = { .make = make },
+		.output = { .write = write_decoded },
 		.source = s, .shard = shard, .index = index,
 	};
 

@@ -96,7 +96,7 @@ static void check_names(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct sum sum = { .output = { add }, .left = UINT32_MAX };
+	struct sum sum = { .output = { .write = add }, .left = UINT32_MAX };
 	unsigned depth;
 	int error;
 

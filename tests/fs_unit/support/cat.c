@@ -78,7 +78,7 @@ void cat_check(struct kernel *kernel, const char *path, const void *data,
 {
 	struct fuse_entry_out entry;
 	size_t got;
-	char *bytes;
+	char *bytes = NULL;
 
 	assert_int_equal(cat_entry(kernel, path, &entry, &bytes, &got), 0);
 	assert_int_equal(entry.attr.size, size);

@@ -71,7 +71,7 @@ int lone_find(struct store_path path, struct stat *ret_status)
 
 void lone_check_type(struct store_path path, mode_t type)
 {
-	struct stat status;
+	struct stat status = { .st_mode = 0 };
 
 	assert_int_equal(lone_find(path, &status), 0);
 	assert_int_equal(status.st_mode & S_IFMT, type);

@@ -27,7 +27,7 @@ int opening_checkpoint(int fd, const struct checkpoint_options *options,
 		       struct checkpoint_report *report)
 {
 	struct store_folder *folder;
-	struct store *store;
+	struct store *store = NULL;
 	int error = make_store(fd, &store);
 
 	memset(report, 0, sizeof(*report));
@@ -46,7 +46,7 @@ int opening_checkpoint(int fd, const struct checkpoint_options *options,
 
 void opening_close(struct checkpoint *checkpoint)
 {
-	struct store *store;
+	struct store *store = NULL;
 
 	if (!checkpoint)
 		return;
@@ -77,7 +77,7 @@ uint64_t opening_signature(int fd)
 {
 	struct metadata_files markers;
 	struct store_folder *folder;
-	struct store *store;
+	struct store *store = NULL;
 	uint64_t signature = 0;
 
 	if (make_store(fd, &store))
