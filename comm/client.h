@@ -19,8 +19,8 @@ struct client {
 	struct engine *engine;		/* owned; NULL before all have met */
 	_Atomic uint64_t holds;		/* numbers that were given */
 	pthread_mutex_t release_lock;
-	struct array releases;		/* owned; struct client_release: put off;
-					 * guarded by release_lock */
+	struct array releases;		/* owned; struct client_release: put
+					 * off; guarded by release_lock */
 };
 
 /* Without an engine yet; all but what the cluster itself knows, and what makes a

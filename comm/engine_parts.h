@@ -133,7 +133,7 @@ static inline bool engine_is_gone(enum peer_state state)
 	return state == PEER_LOST || state == PEER_LEFT;
 }
 
-/* ---- engine_tables.c ------------------------------------------------------------ */
+/* ---- engine_tables.c ----------------------------------------------------- */
 
 /* Free it if nobody holds it and nothing of it is under way. */
 void engine_free_slot_locked(struct engine *engine, struct slot *slot);

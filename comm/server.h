@@ -4,7 +4,7 @@
 #define COMM_SERVER_H
 
 #include "comm/engine.h"
-#include "comm/holds.h"
+#include "comm/held_for_others.h"
 #include "comm/service.h"
 #include "shard/base/pool.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes of a stored file of a rank, and the hash of all of them. */
 #include "comm/client.h"
-#include "comm/holds.h"
+#include "comm/held_for_others.h"
 #include "comm/service.h"
 #include "shard/base/clock.h"
 #include "shard/store/folder_records.h"
@@ -116,11 +116,11 @@ static int read_path(const struct file_range *range,
 static int read_hold(struct hold *hold, const struct file_range *range,
 		     struct service_request *request)
 {
-	const struct pinned_name name = { hold->folder, hold->path };
+	const struct same_bytes_name name = { hold->folder, hold->path };
 	int error = read_range(hold->fd, range, request);
 
 	return error || !range->exact ? error :
-	       pinned_check(&hold->pinned, &hold->lock, hold->fd, &name);
+	       same_bytes_check(&hold->bytes, &hold->lock, hold->fd, &name);
 }
 
 static int answer_file(struct service_request *request)

@@ -6,7 +6,7 @@
  * is put off.
  */
 #include "comm/client.h"
-#include "comm/holds.h"
+#include "comm/held_for_others.h"
 #include "comm/service.h"
 #include "shard/store/folder_records.h"
 
@@ -90,7 +90,7 @@ static int answer_file(struct service_request *request)
 		return -ENOMEM;
 	}
 	hold->fd = fd;
-	hold->pinned.pin = pin;
+	hold->bytes.pin = pin;
 	error = holds_add(request->from->holds, hold);
 	if (!error)
 		put_pin(request, &pin);

@@ -336,10 +336,11 @@ static void put_piece(const struct peer_read *job, const struct piece *piece,
 }
 
 /* Are the bytes that came all that the reply will ever have, in their order? */
-static bool is_whole_reply(const struct peer_read *job, const struct peer_request *part)
+static bool is_whole_reply(const struct peer_read *job,
+			   const struct peer_request *part)
 {
-	uint64_t element = dtype_info((enum dtype)job->plan->entry->dtype)->size;
-	uint64_t at = 0;
+	enum dtype dtype = (enum dtype)job->plan->entry->dtype;
+	uint64_t element = dtype_info(dtype)->size, at = 0;
 	unsigned i;
 
 	if (job->reply->base > 0 || part->size != job->reply->size ||
@@ -385,7 +386,8 @@ static int put_part(struct peer_read *job, struct peer_request *part)
 /* What came of a part that was asked for: @error, or its bytes. Of what a rank
  * says only some is for who reads a file; what only concerns its copy, the next
  * one may have. */
-static int finish_part(struct peer_read *job, struct peer_request *part, int error)
+static int finish_part(struct peer_read *job, struct peer_request *part,
+		       int error)
 {
 	unsigned i;
 

@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <fuse_opt.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -394,6 +395,9 @@ int main(int argc, char **argv)
 	int status;
 
 	fill_standard_streams();
+	/* Large arrays come and go, such as the list of a folder: their memory
+	 * goes back to the system, and leaves no holes between what stays. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	if (argc > 1 && (strncmp(argv[1], "--wait", 6) == 0 ||
 			 strncmp(argv[1], "--timeout", 9) == 0))
 		return tool_wait(argc, argv);

@@ -4,7 +4,6 @@
 #include "shard/base/name.h"
 
 #include <errno.h>
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -108,16 +107,4 @@ int tool_print_box(const struct box *box, const struct box *shape,
 					   box->size[axis]);
 	}
 	return error ? error : tool_print(out, "]");
-}
-
-bool tool_matches(const struct catalog *catalog,
-		  const struct catalog_entry *entry, const char *glob)
-{
-	char name[LIMIT_NAME_SIZE + 1];
-
-	if (!glob)
-		return true;
-	memcpy(name, catalog_text(catalog, entry->name), entry->name_size);
-	name[entry->name_size] = '\0';
-	return fnmatch(glob, name, 0) == 0;
 }

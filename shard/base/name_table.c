@@ -49,16 +49,12 @@ void name_table_finish(struct name_table *table)
 	hash_table_finish(&table->indices);
 }
 
-int name_table_reserve(struct name_table *table, uint64_t count)
-{
-	return hash_table_reserve(&table->indices, table, count);
-}
-
 /* After an error there may be text that belongs to no name. */
 static int append(struct name_table *table, const char *name, size_t size)
 {
 	struct name_table_entry entry = { table->text.size, size };
-	int error = name_table_reserve(table, table->count + 1);
+	int error = hash_table_reserve(&table->indices, table,
+				       table->count + 1);
 
 	if (!error)
 		error = array_append(&table->text, name, size);

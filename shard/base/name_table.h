@@ -17,9 +17,6 @@ struct name_table {
 void name_table_init(struct name_table *table, uint64_t count_max);
 void name_table_finish(struct name_table *table);
 
-/* Make room for @count names in all, in the table though not for their text:
- * less memory than growing takes. 0 or -ENOMEM. */
-int name_table_reserve(struct name_table *table, uint64_t count);
 /* The index of @name, of @size bytes, which is copied when it is new: then 1,
  * else 0. Or -ENOMEM, or -E2BIG: one name too many. */
 int name_table_add(struct name_table *table, const char *name, size_t size,

@@ -12,7 +12,7 @@
 #include "shard/read/file_cache.h"
 
 #include "shard/base/io.h"
-#include "shard/base/pinned.h"
+#include "shard/base/same_bytes.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -33,7 +33,7 @@ struct cache_slot {
 	struct cached_file file; /* guarded by state: written while closed */
 	uint32_t holds;		/* guarded by the lock */
 	bool held;		/* they are one of the users; likewise */
-	struct pinned pinned;	/* what it must stay */
+	struct same_bytes bytes;	/* what it must stay */
 };
 
 struct file_cache {
@@ -68,7 +68,7 @@ struct file_cache *file_cache_create(const struct placement *placement,
 				io_is_in_memory(placement->folders[i]);
 	for (j = 0; j < catalog->file_count; j++)
 		if (placement_here(placement, j))
-			files->slots[j].pinned.pin =
+			files->slots[j].bytes.pin =
 				placement_here(placement, j)->pin;
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
@@ -127,13 +127,13 @@ static void evict_locked(struct file_cache *files)
 
 /* ---- the same bytes ------------------------------------------------------ */
 
-static struct pinned_name name_of(const struct file_cache *files,
+static struct same_bytes_name name_of(const struct file_cache *files,
 				  uint32_t index)
 {
 	const struct replica *replica =
 		placement_here(files->placement, index);
 
-	return (struct pinned_name){
+	return (struct same_bytes_name){
 		files->placement->folders[replica->rank],
 		catalog_text(files->catalog,
 			     catalog_file(files->catalog, index)->path),
@@ -151,11 +151,11 @@ static int note_error(struct file_cache *files, int error)
 
 int file_cache_check(struct file_cache *files, uint32_t index)
 {
-	const struct pinned_name name = name_of(files, index);
+	const struct same_bytes_name name = name_of(files, index);
 	struct cache_slot *slot = &files->slots[index];
 
-	return note_error(files, pinned_check(&slot->pinned, &files->lock,
-					      slot->file.fd, &name));
+	return note_error(files, same_bytes_check(&slot->bytes, &files->lock,
+						  slot->file.fd, &name));
 }
 
 /* ---- open and closed ----------------------------------------------------- */
@@ -164,7 +164,7 @@ static int open_slot(struct file_cache *files, uint32_t index,
 		     struct cached_file *ret)
 {
 	struct cache_slot *slot = &files->slots[index];
-	struct pinned_name name;
+	struct same_bytes_name name;
 	struct stat status;
 	int fd, error;
 
@@ -176,13 +176,13 @@ static int open_slot(struct file_cache *files, uint32_t index,
 		return note_error(files, -ESTALE);
 	if (error)
 		return error;
-	error = note_error(files, pinned_check_locked(&slot->pinned, fd,
-						      &name));
+	error = note_error(files, same_bytes_check_locked(&slot->bytes, fd,
+							  &name));
 	if (error) {
 		close(fd);
 		return error;
 	}
-	*ret = (struct cached_file){ .fd = fd, .size = slot->pinned.pin.size };
+	*ret = (struct cached_file){ .fd = fd, .size = slot->bytes.pin.size };
 	return 0;
 }
 
@@ -228,7 +228,7 @@ int file_cache_get(struct file_cache *files, uint32_t index, bool nowait,
 	uint32_t state = atomic_load(&slot->state);
 	int error;
 
-	if (atomic_load(&slot->pinned.changed))
+	if (atomic_load(&slot->bytes.changed))
 		return -ESTALE;
 	while (state & open_bit)
 		if (atomic_compare_exchange_weak(&slot->state, &state,
@@ -275,7 +275,7 @@ int file_cache_hold(struct file_cache *files, uint32_t index, bool nowait)
 	struct cache_slot *slot = &files->slots[index];
 	int error;
 
-	if (atomic_load(&slot->pinned.changed))
+	if (atomic_load(&slot->bytes.changed))
 		return -ESTALE;
 	if (nowait ? pthread_mutex_trylock(&files->lock) :
 		     pthread_mutex_lock(&files->lock))

@@ -89,8 +89,6 @@ static int collect_file(struct hf_reader *r, unsigned file, int64_t index_file)
 	uint64_t i;
 	int error = 0;
 
-	if (name_table_reserve(&r->names, header->tensor_count))
-		return no_memory(r);
 	if (header->is_sharded) {
 		error = sharding_read(header, &r->all.shardings[file],
 				      r->fault);

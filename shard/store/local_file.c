@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shard/store/local_file.h"
 
-#include "shard/base/pinned.h"
+#include "shard/base/same_bytes.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 struct local_file {
 	struct stored_file base;	/* first: passed as this */
 	struct io_file file;		/* its fd is owned; const */
-	struct pinned pinned;		/* of this copy */
+	struct same_bytes bytes;		/* of this copy */
 	pthread_mutex_t lock;		/* of that */
 	int folder;			/* borrowed; const */
 	char path[];			/* const */
@@ -19,10 +19,10 @@ struct local_file {
 
 static int check(struct local_file *local)
 {
-	const struct pinned_name name = { local->folder, local->path };
+	const struct same_bytes_name name = { local->folder, local->path };
 
-	return pinned_check(&local->pinned, &local->lock, local->file.fd,
-			    &name);
+	return same_bytes_check(&local->bytes, &local->lock, local->file.fd,
+				&name);
 }
 
 static int read_at(struct stored_file *stored, uint64_t offset, bool exact,
@@ -71,9 +71,9 @@ int local_file_create(const struct local_opened *opened,
 		close(opened->fd);
 		return -ENOMEM;
 	}
-	local->pinned.pin = pin_from_stat(&opened->status);
+	local->bytes.pin = pin_from_stat(&opened->status);
 	local->base = (struct stored_file){
-		.pin = local->pinned.pin, .rank = opened->rank,
+		.pin = local->bytes.pin, .rank = opened->rank,
 		.read = read_at, .status = status_now, .close = close_file,
 	};
 	local->file = (struct io_file){

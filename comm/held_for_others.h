@@ -4,10 +4,10 @@
  * and checkpoints with their files. Each has a number that its rank has given
  * it. It ends when that rank says so, or is gone.
  */
-#ifndef COMM_HOLDS_H
-#define COMM_HOLDS_H
+#ifndef COMM_HELD_FOR_OTHERS_H
+#define COMM_HELD_FOR_OTHERS_H
 
-#include "shard/base/pinned.h"
+#include "shard/base/same_bytes.h"
 #include "shard/checkpoint/mounted_hooks.h"
 
 #include <stdatomic.h>
@@ -23,7 +23,7 @@ struct hold {
 	unsigned rank;			/* whose wish it is */
 	uint64_t number;		/* by which that rank knows it */
 	int fd;				/* owned; -1 */
-	struct pinned pinned;		/* what it must stay */
+	struct same_bytes bytes;		/* what it must stay */
 	pthread_mutex_t lock;		/* of that */
 	int folder;			/* borrowed; where its path starts */
 	char *path;			/* owned */

@@ -8,15 +8,15 @@
  *	as pinned -> moved	its ctime is later, and something explains that
  *	either -> changed	for good
  */
-#ifndef SHARD_BASE_PINNED_H
-#define SHARD_BASE_PINNED_H
+#ifndef SHARD_BASE_SAME_BYTES_H
+#define SHARD_BASE_SAME_BYTES_H
 
 #include "shard/base/pin.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct pinned {
+struct same_bytes {
 	struct pin pin;		/* when it was first seen; const */
 	atomic_bool moved, changed;
 	struct pin later;	/* once it has moved; guarded by the lock that
@@ -24,17 +24,17 @@ struct pinned {
 };
 
 /* Where its name is: a folder and a path below it. */
-struct pinned_name {
+struct same_bytes_name {
 	int folder;
 	const char *path;
 };
 
 /* Does the open file @fd have its bytes still? Takes @lock only when it is not
  * as it was pinned. 0, -ESTALE, or -errno when it cannot be asked. */
-int pinned_check(struct pinned *pinned, pthread_mutex_t *lock, int fd,
-		 const struct pinned_name *name);
+int same_bytes_check(struct same_bytes *bytes, pthread_mutex_t *lock, int fd,
+		     const struct same_bytes_name *name);
 /* The same with the lock held. */
-int pinned_check_locked(struct pinned *pinned, int fd,
-			const struct pinned_name *name);
+int same_bytes_check_locked(struct same_bytes *bytes, int fd,
+			    const struct same_bytes_name *name);
 
 #endif

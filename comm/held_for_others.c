@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "comm/holds.h"
+#include "comm/held_for_others.h"
 
 #include "shard/base/reference.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shard/base/pinned.h"
+#include "shard/base/same_bytes.h"
 
 #include "shard/base/clock.h"
 #include "shard/base/io.h"
@@ -10,7 +10,7 @@
 enum { PATIENCE_NS = 20 * 1000 * 1000 };
 
 /* Does the name lead to something else than @pin now? */
-static bool is_renamed(const struct pinned_name *name, const struct pin *pin)
+static bool is_renamed(const struct same_bytes_name *name, const struct pin *pin)
 {
 	struct stat status;
 	struct pin found;
@@ -24,7 +24,7 @@ static bool is_renamed(const struct pinned_name *name, const struct pin *pin)
 /* A later ctime, all else being equal, is one of other bytes, unless it is one
  * of another name. */
 static bool is_explained(const struct pin *before, const struct pin *now,
-			 const struct pinned_name *name)
+			 const struct same_bytes_name *name)
 {
 	struct pin later = *now;
 
@@ -34,9 +34,9 @@ static bool is_explained(const struct pin *before, const struct pin *now,
 	return pin_equal(before, &later) && is_renamed(name, now);
 }
 
-static int refuse(struct pinned *pinned)
+static int refuse(struct same_bytes *bytes)
 {
-	atomic_store(&pinned->changed, true);
+	atomic_store(&bytes->changed, true);
 	return -ESTALE;
 }
 
@@ -50,11 +50,11 @@ static int look(int fd, struct pin *ret_pin)
 	return 0;
 }
 
-int pinned_check_locked(struct pinned *pinned, int fd,
-			const struct pinned_name *name)
+int same_bytes_check_locked(struct same_bytes *bytes, int fd,
+			    const struct same_bytes_name *name)
 {
-	const struct pin *before = atomic_load(&pinned->moved) ?
-				   &pinned->later : &pinned->pin;
+	const struct pin *before = atomic_load(&bytes->moved) ?
+				   &bytes->later : &bytes->pin;
 	struct pin now;
 	int error = look(fd, &now);
 	uint64_t began;
@@ -67,33 +67,33 @@ int pinned_check_locked(struct pinned *pinned, int fd,
 	 * with it: whoever makes the link may have to wait for a processor. */
 	for (began = clock_ns(); !is_explained(before, &now, name);) {
 		if (clock_ns() - began > PATIENCE_NS)
-			return refuse(pinned);
+			return refuse(bytes);
 		sched_yield();
 		error = look(fd, &now);
 		if (error)
 			return error;
 	}
-	pinned->later = now;
-	atomic_store(&pinned->moved, true);
+	bytes->later = now;
+	atomic_store(&bytes->moved, true);
 	return 0;
 }
 
-int pinned_check(struct pinned *pinned, pthread_mutex_t *lock, int fd,
-		 const struct pinned_name *name)
+int same_bytes_check(struct same_bytes *bytes, pthread_mutex_t *lock, int fd,
+		     const struct same_bytes_name *name)
 {
 	struct pin now;
 	int error;
 
-	if (atomic_load(&pinned->changed))
+	if (atomic_load(&bytes->changed))
 		return -ESTALE;
-	if (!atomic_load(&pinned->moved)) {
+	if (!atomic_load(&bytes->moved)) {
 		error = look(fd, &now);
-		if (error || pin_equal(&pinned->pin, &now))
+		if (error || pin_equal(&bytes->pin, &now))
 			return error;
 	}
 	/* Another thread may have seen a later state than this one: again. */
 	pthread_mutex_lock(lock);
-	error = pinned_check_locked(pinned, fd, name);
+	error = same_bytes_check_locked(bytes, fd, name);
 	pthread_mutex_unlock(lock);
 	return error;
 }
