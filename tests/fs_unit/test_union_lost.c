@@ -60,14 +60,14 @@ static void await_lost(enum loss loss)
 {
 	unsigned rank;
 
-	for (rank = 0; rank < RANKS; rank++) {
-		if (rank == lost)
-			continue;
-		assert_int_equal(cat_error(mounts_kernel(rank),
-					   ".ckptfs/status.json"), 0);
-		ranks_await_state(&mounts_ranks, rank, lost,
-				  states[loss].state);
-	}
+	for (rank = 0; rank < RANKS; rank++)
+		if (rank != lost)
+			assert_int_equal(cat_error(mounts_kernel(rank),
+						   ".ckptfs/status.json"), 0);
+	for (rank = 0; rank < RANKS; rank++)
+		if (rank != lost)
+			ranks_await_state(&mounts_ranks, rank, lost,
+					  states[loss].state);
 }
 
 /* As the others see it; what it thinks of them may take a moment more. */
