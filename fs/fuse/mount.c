@@ -15,6 +15,8 @@
 #include <fuse_lowlevel.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,8 @@
 #include <unistd.h>
 
 enum { READ_AHEAD_KIB = 4096 };
+/* How long files that nobody uses stay open. */
+enum { IDLE_MS = 5000 };
 /* Threads of the pool, and of these how many may be of one lane at once. */
 enum { POOL_MAX = 64, STORE_MAX = 16, PEER_MAX = 8 };
 
@@ -39,6 +43,8 @@ struct mount {
 	bool watched;			/* what needs a fork before MPI has
 					 * ended, the watcher does */
 	struct workers workers;
+	struct job sweep;
+	atomic_bool sweeping;		/* that is under way */
 	bool begun;			/* the first worker's: INIT was served */
 	int ready, gone, failed;	/* owned eventfds */
 };
@@ -155,16 +161,38 @@ static void settle(struct mount *mount)
 	raise_read_ahead(mount->device);
 }
 
+static void run_sweep(struct job *job)
+{
+	struct mount *mount = (struct mount *)(void *)
+			      ((char *)job - offsetof(struct mount, sweep));
+
+	tree_close_idle(mount->requests.ns);
+	atomic_store(&mount->sweeping, false);
+}
+
+/* Not here: signals must not wait for a disk. */
+static void sweep(struct mount *mount)
+{
+	if (atomic_exchange(&mount->sweeping, true))
+		return;
+	mount->sweep = (struct job){ .run = run_sweep, .lane = LANE_STORE };
+	if (pool_submit(mount->pool, &mount->sweep))
+		atomic_store(&mount->sweeping, false);
+}
+
 /* Wait for one of the descriptors; returns its index, or -errno. */
-static int wait_for(const int *fds, unsigned count)
+static int wait_for(struct mount *mount, const int *fds, unsigned count)
 {
 	struct pollfd polled[4];
 	unsigned i;
+	int found;
 
 	for (i = 0; i < count; i++)
 		polled[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
-	while (poll(polled, count, -1) < 0)
-		if (errno != EINTR)
+	while ((found = poll(polled, count, IDLE_MS)) <= 0)
+		if (found == 0)
+			sweep(mount);
+		else if (errno != EINTR)
 			return -errno;
 	for (i = 0; i < count && !polled[i].revents; i++)
 		;
@@ -191,11 +219,11 @@ int mount_serve(struct mount *mount, void (*ready)(void *context),
 		const int fds[] = { signals, mount->gone, mount->failed,
 				    mount->ready };
 
-		event = wait_for(fds, 4);
+		event = wait_for(mount, fds, 4);
 		if (event == 3) {
 			settle(mount);
 			ready(context);
-			event = wait_for(fds, 3);
+			event = wait_for(mount, fds, 3);
 		}
 		error = event < 0 ? event : event == 2 ? -ECANCELED : 0;
 	}

@@ -190,6 +190,28 @@ int tree_join(struct namespace *ns, struct peers *peers)
 	return 0;
 }
 
+/* What is held stays in the list. */
+void tree_close_idle(struct namespace *ns)
+{
+	struct inode_table *inodes = &ns->inodes;
+	struct mounted *mounted, *next;
+
+	pthread_mutex_lock(&inodes->lock);
+	mounted = LIST_FIRST(&inodes->mounted);
+	if (mounted)
+		mounted->holds++;
+	pthread_mutex_unlock(&inodes->lock);
+	for (; mounted; mounted = next) {
+		checkpoint_close_idle(mounted->checkpoint);
+		pthread_mutex_lock(&inodes->lock);
+		next = LIST_NEXT(mounted, link);
+		if (next)
+			next->holds++;
+		pthread_mutex_unlock(&inodes->lock);
+		inode_table_put_mounted(inodes, mounted);
+	}
+}
+
 static void put_kept(struct namespace *ns)
 {
 	unsigned i;

@@ -51,4 +51,8 @@ int tree_open_folder(struct namespace *ns, uint64_t number, bool nowait,
 		     struct open_folder **ret_folder);
 int tree_statfs(struct namespace *ns, struct statvfs *ret_status);
 
+/* Close the files of checkpoints that nobody reads or has open. May block: not
+ * on a thread that answers. */
+void tree_close_idle(struct namespace *ns);
+
 #endif

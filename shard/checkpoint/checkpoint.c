@@ -425,6 +425,11 @@ void checkpoint_release_files(const struct checkpoint *checkpoint,
 		source_file_release(checkpoint->files, files[i]);
 }
 
+void checkpoint_close_idle(const struct checkpoint *checkpoint)
+{
+	source_file_close_idle(checkpoint->files);
+}
+
 /* ---- looking again ------------------------------------------------------- */
 
 static bool same_marker(const struct metadata_file *before,

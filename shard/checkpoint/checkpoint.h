@@ -90,6 +90,8 @@ void checkpoint_hold_files(const struct checkpoint *checkpoint, unsigned rank,
 			   struct array *out);
 void checkpoint_release_files(const struct checkpoint *checkpoint,
 			      const struct array *held);
+/* Close the files that nobody reads or keeps. May block. */
+void checkpoint_close_idle(const struct checkpoint *checkpoint);
 
 /* Is all of @entry there and of a form that is read, as far as is known
  * without reading its items? */

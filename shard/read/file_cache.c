@@ -74,10 +74,25 @@ struct file_cache *file_cache_create(const struct placement *placement,
 	return files;
 }
 
-static void close_slot(struct cache_slot *slot)
+static void close_one(int fd)
 {
-	close(slot->file.fd);
+	close(fd);
 	atomic_fetch_sub(&open_total, 1);
+}
+
+/* Has nobody used it? Then it is closed, but for @ret_fd. */
+static bool take_idle_locked(struct cache_slot *slot, int *ret_fd)
+{
+	uint32_t idle = open_bit;
+	int fd;
+
+	if (atomic_load(&slot->state) != idle)
+		return false;
+	fd = slot->file.fd;
+	if (!atomic_compare_exchange_strong(&slot->state, &idle, 0))
+		return false;
+	*ret_fd = fd;
+	return true;
 }
 
 void file_cache_destroy(struct file_cache *files)
@@ -88,7 +103,7 @@ void file_cache_destroy(struct file_cache *files)
 		return;
 	for (i = 0; i < files->catalog->file_count; i++)
 		if (atomic_load(&files->slots[i].state))
-			close_slot(&files->slots[i]);
+			close_one(files->slots[i].file.fd);
 	pthread_mutex_destroy(&files->lock);
 	free(files);
 }
@@ -107,22 +122,14 @@ static unsigned open_total_limit(void)
 static void evict_locked(struct file_cache *files)
 {
 	uint64_t i, count = files->catalog->file_count;
+	int fd;
 
-	for (i = 0; i < count; i++) {
-		struct cache_slot *slot = &files->slots[files->hand++ % count];
-		uint32_t idle = open_bit;
-
-		if (atomic_load(&slot->state) == idle) {
-			struct cached_file file = slot->file;
-
-			if (!atomic_compare_exchange_strong(&slot->state,
-							    &idle, 0))
-				continue;
-			close(file.fd);
-			atomic_fetch_sub(&open_total, 1);
+	for (i = 0; i < count; i++)
+		if (take_idle_locked(&files->slots[files->hand++ % count],
+				     &fd)) {
+			close_one(fd);
 			return;
 		}
-	}
 }
 
 /* ---- the same bytes ------------------------------------------------------ */
@@ -297,6 +304,25 @@ void file_cache_release(struct file_cache *files, uint32_t index)
 		atomic_fetch_sub(&slot->state, 1);
 	}
 	pthread_mutex_unlock(&files->lock);
+}
+
+/* The last descriptor of a file that has no name frees its blocks, which may take
+ * a while: not with the lock held. */
+void file_cache_close_idle(struct file_cache *files)
+{
+	uint64_t i = 0, count = files->catalog->file_count;
+	unsigned found;
+	int fds[64];
+
+	while (i < count) {
+		pthread_mutex_lock(&files->lock);
+		for (found = 0; i < count && found < 64; i++)
+			found += take_idle_locked(&files->slots[i],
+						  &fds[found]);
+		pthread_mutex_unlock(&files->lock);
+		while (found > 0)
+			close_one(fds[--found]);
+	}
 }
 
 bool file_cache_in_memory(const struct file_cache *files)

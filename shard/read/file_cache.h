@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The files of a catalog that are on this machine, opened when first needed and
- * kept open, up to a number for the whole process. Thread safe; the fast path
- * of get and put takes no lock.
+ * kept open, up to a number for the whole process, until they are not used for a
+ * while. Thread safe; the fast path of get and put takes no lock.
  *
  * A file has the bytes that its pin speaks of, or it is not used. It may lose
  * its name, get other links, another mode or owner: what is open is read on.
@@ -49,6 +49,10 @@ int file_cache_check(struct file_cache *files, uint32_t index);
  */
 int file_cache_hold(struct file_cache *files, uint32_t index, bool nowait);
 void file_cache_release(struct file_cache *files, uint32_t index);
+
+/* Close what nobody has got or holds: what was removed takes no space on the disk
+ * any longer. May block. */
+void file_cache_close_idle(struct file_cache *files);
 
 /* The files' pages never leave memory (tmpfs): reading them never blocks. */
 bool file_cache_in_memory(const struct file_cache *files);

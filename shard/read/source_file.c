@@ -131,6 +131,11 @@ void source_file_release(struct source_file *source, uint32_t index)
 	file_cache_release(source->files, index);
 }
 
+void source_file_close_idle(struct source_file *source)
+{
+	file_cache_close_idle(source->files);
+}
+
 /* ---- life ---------------------------------------------------------------- */
 
 static void destroy(struct source *source)

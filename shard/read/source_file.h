@@ -35,6 +35,8 @@ int source_file_check(struct source_file *source, uint32_t index, bool nowait);
 /* Keep one file of the catalog, as file_cache_hold. */
 int source_file_hold(struct source_file *source, uint32_t index, bool nowait);
 void source_file_release(struct source_file *source, uint32_t index);
+/* As file_cache_close_idle. */
+void source_file_close_idle(struct source_file *source);
 
 /*
  * Read the whole stored item of shard @shard of @entry (not a hole), at most

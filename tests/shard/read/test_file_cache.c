@@ -318,6 +318,31 @@ static void idle_files_are_closed(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
 
+/* All but what is got or held, and what is closed is opened again. */
+static void idle_files_are_closed_at_once(void **state)
+{
+	unsigned before = folder_count_descriptors(), i;
+	struct cached_file file;
+
+	(void)state;
+	assert_int_equal(file_cache_hold(files, 1, false), 0);
+	assert_int_equal(file_cache_get(files, 2, false, &file), 0);
+	for (i = 3; i < COUNT; i++) {
+		assert_int_equal(file_cache_get(files, i, false, &file), 0);
+		file_cache_put(files, i);
+	}
+	assert_int_equal(folder_count_descriptors(), before + COUNT - 1);
+	file_cache_close_idle(files);
+	assert_int_equal(folder_count_descriptors(), before + 2);
+	file_cache_release(files, 1);
+	file_cache_put(files, 2);
+	file_cache_close_idle(files);
+	assert_int_equal(folder_count_descriptors(), before);
+	assert_int_equal(file_cache_get(files, 3, false, &file), 0);
+	assert_int_equal(first_byte(&file), 3);
+	file_cache_put(files, 3);
+}
+
 static void no_descriptor_left(void **state)
 {
 	struct rlimit limit, old;
@@ -357,6 +382,8 @@ static void *use_files(void *argument)
 		}
 		wrong += file.size != index || first_byte(&file) != index;
 		file_cache_put(files, index);
+		if (i % 64 == 0)
+			file_cache_close_idle(files);
 	}
 	return (void *)wrong;
 }
@@ -403,6 +430,7 @@ int main(void)
 		TEST(rewritten_after_it_was_removed),
 		TEST(rewritten_with_its_time_set_back),
 		TEST(idle_files_are_closed),
+		TEST(idle_files_are_closed_at_once),
 		TEST(no_descriptor_left),
 		TEST(many_threads),
 	};
