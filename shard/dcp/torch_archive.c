@@ -98,11 +98,18 @@ static int read_record(const struct zip *zip, struct zip_record *record,
 	return 0;
 }
 
-/* The record data.pkl, parsed; faults count from the start of the item. */
-static int read_pickle(const struct zip *zip, uint64_t limit, void **ret_data,
-		       struct pickle *pickle, uint64_t *ret_offset,
-		       struct fault *fault)
+/* The record data.pkl, parsed. */
+struct archive_pickle {
+	void *data;			/* owned; the pickle borrows it */
+	struct pickle pickle;		/* owned */
+	uint64_t offset;		/* bytes from the start of the item */
+};
+
+/* Faults count from the start of the item, too. */
+static int read_pickle(const struct zip *zip, uint64_t limit,
+		       struct archive_pickle *ret, struct fault *fault)
 {
+	struct archive_pickle parsed;
 	struct zip_record record;
 	int error = zip_find(zip, "data.pkl", 8, &record, fault);
 
@@ -110,17 +117,18 @@ static int read_pickle(const struct zip *zip, uint64_t limit, void **ret_data,
 		return damaged(fault, zip->directory_offset,
 			       "no data.pkl in the stored item");
 	if (!error)
-		error = read_record(zip, &record, limit, ret_data, fault);
+		error = read_record(zip, &record, limit, &parsed.data, fault);
 	if (error)
 		return error;
-	error = pickle_init(pickle, *ret_data, record.size, fault);
+	error = pickle_init(&parsed.pickle, parsed.data, record.size, fault);
 	if (error) {
-		free(*ret_data);
+		free(parsed.data);
 		if (fault)
 			fault->offset += record.offset;
 		return error;
 	}
-	*ret_offset = record.offset;
+	parsed.offset = record.offset;
+	*ret = parsed;
 	return 0;
 }
 
@@ -400,9 +408,8 @@ int torch_archive_layout(const struct input *input, enum dtype dtype,
 	struct archive_tensor tensor = { .fault = fault };
 	struct layout layout = { .flags = 0 };
 	struct archive_window window;
-	struct pickle pickle;
+	struct archive_pickle parsed;
 	struct zip zip;
-	void *data;
 	int error = window_init(&window, input, fault);
 
 	if (!error)
@@ -412,11 +419,11 @@ int torch_archive_layout(const struct input *input, enum dtype dtype,
 				 LIMIT_TENSOR_DIRECTORY_SIZE, fault);
 	if (error)
 		return error;
-	error = read_pickle(&zip, LIMIT_TENSOR_PICKLE_SIZE, &data, &pickle,
-			    &tensor.where, fault);
+	error = read_pickle(&zip, LIMIT_TENSOR_PICKLE_SIZE, &parsed, fault);
 	if (error)
 		goto close_zip;
-	tensor.pickle = &pickle;
+	tensor.pickle = &parsed.pickle;
+	tensor.where = parsed.offset;
 	error = read_tensor(&tensor, dtype, shard, &layout);
 	if (!error)
 		error = read_payload(&zip, &tensor, &layout, fault);
@@ -427,8 +434,8 @@ int torch_archive_layout(const struct input *input, enum dtype dtype,
 		layout.offset += input->base;
 		*ret_layout = layout;
 	}
-	pickle_finish(&pickle);
-	free(data);
+	pickle_finish(&parsed.pickle);
+	free(parsed.data);
 close_zip:
 	zip_close(&zip);
 	return error;
@@ -439,8 +446,8 @@ int torch_archive_pickle(const struct input *input, uint64_t limit,
 			 struct fault *fault)
 {
 	struct archive_window window;
+	struct archive_pickle parsed;
 	struct zip zip;
-	uint64_t offset;
 	int error = window_init(&window, input, fault);
 
 	if (!error)
@@ -448,7 +455,11 @@ int torch_archive_pickle(const struct input *input, uint64_t limit,
 				 LIMIT_OBJECT_DIRECTORY_SIZE, fault);
 	if (error)
 		return error;
-	error = read_pickle(&zip, limit, ret_data, ret_pickle, &offset, fault);
+	error = read_pickle(&zip, limit, &parsed, fault);
 	zip_close(&zip);
-	return error;
+	if (error)
+		return error;
+	*ret_data = parsed.data;
+	*ret_pickle = parsed.pickle;
+	return 0;
 }

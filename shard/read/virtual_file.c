@@ -367,18 +367,26 @@ static int read_converted(struct transfer *transfer, enum dtype to,
 	return error;
 }
 
+/* What one read does. */
+struct span_read {
+	const struct virtual_file *file;
+	struct source *source;
+	uint64_t index;			/* of the span */
+	struct reply *reply;
+};
+
 /* Bytes [@from, @to) of the span, whole elements. */
-static int read_elements(const struct virtual_file *file, uint64_t index,
-			 struct source *source, uint64_t from, uint64_t to,
-			 struct reply *reply)
+static int read_elements(const struct span_read *read, uint64_t from,
+			 uint64_t to)
 {
-	const struct file_span *span = &file->spans[index];
+	const struct virtual_file *file = read->file;
+	const struct file_span *span = &file->spans[read->index];
 	const struct catalog_entry *entry =
 		catalog_entry(file->catalog, span->entry);
 	uint64_t element = dtype_info(span->dtype)->size;
 	struct transfer transfer = {
-		.source = source, .catalog = file->catalog, .entry = entry,
-		.selection = &file->selection,
+		.source = read->source, .catalog = file->catalog,
+		.entry = entry, .selection = &file->selection,
 		.offset = from, .size = to - from,
 	};
 	struct box shape;
@@ -388,18 +396,10 @@ static int read_elements(const struct virtual_file *file, uint64_t index,
 		transfer.selection = &shape;
 	}
 	if (span->dtype == (enum dtype)entry->dtype)
-		return transfer_read(&transfer, reply);
+		return transfer_read(&transfer, read->reply);
 	return read_converted(&transfer, span->dtype, from / element,
-			      to / element, reply);
+			      to / element, read->reply);
 }
-
-/* What one read does. */
-struct span_read {
-	const struct virtual_file *file;
-	struct source *source;
-	uint64_t index;			/* of the span */
-	struct reply *reply;
-};
 
 /* Bytes [@from, @to) of the element that begins at @begin of the span. */
 static int read_cut(const struct span_read *read, uint64_t begin, uint64_t from,
@@ -409,8 +409,8 @@ static int read_cut(const struct span_read *read, uint64_t begin, uint64_t from,
 	enum dtype dtype = read->file->spans[read->index].dtype;
 	unsigned char element[DTYPE_SIZE_MAX];
 	struct reply_target filled = redirect(reply, element, sizeof(element));
-	int error = read_elements(read->file, read->index, read->source, begin,
-				  begin + dtype_info(dtype)->size, reply);
+	int error = read_elements(read, begin,
+				  begin + dtype_info(dtype)->size);
 
 	restore(reply, &filled);
 	if (!error)
@@ -438,8 +438,7 @@ static int read_span(const struct span_read *read, uint64_t from, uint64_t to)
 	}
 	end = to - to % element;
 	if (end > from) {
-		error = read_elements(read->file, read->index, read->source,
-				      from, end, read->reply);
+		error = read_elements(read, from, end);
 		if (error)
 			return error;
 		read->reply->base += end - from;

@@ -251,8 +251,14 @@ bool convert_has_value(enum dtype dtype)
 	return c->widen || c->to_double || c->part;
 }
 
-/* Widen, then @next to elements of @size bytes, one block after the other. */
-static void chain(enum dtype from, loop *next, size_t size,
+/* What is done with numbers that were widened to float. */
+struct after_widening {
+	loop *run;
+	size_t size;			/* bytes of an element that it makes */
+};
+
+/* Widen, then @next, one block after the other. */
+static void chain(enum dtype from, struct after_widening next,
 		  const unsigned char *source, unsigned char *target,
 		  uint64_t count)
 {
@@ -262,9 +268,9 @@ static void chain(enum dtype from, loop *next, size_t size,
 		uint64_t part = count < BLOCK_COUNT ? count : BLOCK_COUNT;
 
 		conversions[from].widen(source, block, part);
-		next(block, target, part);
+		next.run(block, target, part);
 		source += part * dtype_info(from)->size;
-		target += part * size;
+		target += part * next.size;
 		count -= part;
 	}
 }
@@ -280,7 +286,8 @@ void convert(enum dtype from, enum dtype to, const void *source, void *target,
 	else if (from == DTYPE_F32)
 		conversions[to].narrow(source, target, count);
 	else
-		chain(from, conversions[to].narrow, dtype_info(to)->size,
+		chain(from, (struct after_widening){ conversions[to].narrow,
+						     dtype_info(to)->size },
 		      source, target, count);
 }
 
@@ -294,7 +301,8 @@ bool convert_to_double(enum dtype from, const void *source, double *target,
 	if (c->to_double)
 		c->to_double(source, target, count);
 	else if (c->widen)
-		chain(from, f32_to_double, sizeof(*target), source,
-		      (unsigned char *)target, count);
+		chain(from, (struct after_widening){ f32_to_double,
+						     sizeof(*target) },
+		      source, (unsigned char *)target, count);
 	return c->to_double || c->widen;
 }
