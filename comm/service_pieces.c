@@ -236,7 +236,8 @@ static int read_dense(const struct service_request *request,
 	memcpy(dense.size, piece.count, sizeof(dense.size));
 	memset(dense.offset, 0, sizeof(dense.offset));
 	piece.target = 0;
-	plan_init(&plan, held->checkpoint->catalog, entry, &dense, 0, 0);
+	plan_init(&plan, held->checkpoint->catalog, entry, &dense,
+		  (struct plan_range){ 0, 0 });
 	error = source->read(source, &plan, &piece, 1, reply);
 	if (reply->fault.error) {
 		say_fault(request, held, entry, reply);

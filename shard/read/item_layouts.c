@@ -38,7 +38,7 @@ struct item_layouts {
 
 /* A shard that is looked at for the first time. */
 struct item_question {
-	const struct plan *plan;
+	const struct catalog_entry *entry;
 	const struct catalog_shard *shard;
 	struct box box;
 	const struct cached_file *file;
@@ -164,13 +164,13 @@ static int read_layout(const struct item_question *q, struct layout *ret,
 	if (shard->flags & CATALOG_TRANSFORMED)
 		return fault_set(fault, -EOPNOTSUPP, shard->offset,
 				 "stored item is behind a stream extension");
-	if (q->plan->entry->flags & CATALOG_OBJECT) {
+	if (q->entry->flags & CATALOG_OBJECT) {
 		*ret = (struct layout){ .offset = shard->offset };
 		ret->stride[0] = 1;
 		return 0;
 	}
-	error = torch_archive_layout(&input, q->plan->entry->dtype, &q->box,
-				     ret, fault);
+	error = torch_archive_layout(&input, q->entry->dtype, &q->box, ret,
+				     fault);
 	if (error)
 		fault->offset += shard->offset;
 	return error;
@@ -339,7 +339,6 @@ static int learn(struct item_layouts *layouts, const struct item_question *q)
 static void say_match(struct item_layouts *layouts,
 		      const struct item_question *q, uint64_t known)
 {
-	const struct catalog_entry *entry = q->plan->entry;
 	struct fault fault;
 
 	if (!(known & UNSAID) ||
@@ -349,24 +348,27 @@ static void say_match(struct item_layouts *layouts,
 	fault_set_detail(&fault, -EIO, q->shard->offset,
 			 blob_reason((enum blob_match)
 				     (known >> MATCH_SHIFT & MATCH_MASK)),
-			 catalog_text(layouts->catalog, entry->name),
-			 entry->name_size);
+			 catalog_text(layouts->catalog, q->entry->name),
+			 q->entry->name_size);
 	say(layouts, q, &fault);
 }
 
-int item_layouts_get(struct item_layouts *layouts, const struct plan *plan,
-		     uint64_t index, const struct cached_file *file,
-		     struct reply *reply, struct layout *ret)
+int item_layouts_get(struct item_layouts *layouts,
+		     const struct shard_in_file *shard, struct reply *reply,
+		     struct layout *ret)
 {
+	const struct catalog *catalog = layouts->catalog;
+	const struct catalog_entry *entry = shard->entry;
+	const struct cached_file *file = shard->file;
 	struct item_question q = {
-		.plan = plan, .file = file, .reply = reply,
-		.shard = catalog_shard(layouts->catalog, plan->entry, index),
-		.word = &layouts->words[plan->entry->first_shard + index],
+		.entry = entry, .file = file, .reply = reply,
+		.shard = catalog_shard(catalog, entry, shard->index),
+		.word = &layouts->words[entry->first_shard + shard->index],
 	};
 	uint64_t known = atomic_load(q.word);
 	int error;
 
-	catalog_box(layouts->catalog, plan->entry, index, &q.box);
+	catalog_box(catalog, entry, shard->index, &q.box);
 	if (q.shard->flags & CATALOG_RAW) {
 		plain_layout(q.shard->offset, &q.box, ret);
 		return q.shard->offset > file->size ||

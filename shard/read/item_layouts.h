@@ -19,14 +19,20 @@ struct item_layouts *item_layouts_create(const struct catalog *catalog,
 /* NULL is fine. */
 void item_layouts_destroy(struct item_layouts *layouts);
 
+/* A shard whose layout is asked for. Borrows both. */
+struct shard_in_file {
+	const struct catalog_entry *entry;
+	uint64_t index;			/* among the entry's shards */
+	const struct cached_file *file;	/* that it lies in, got */
+};
+
 /*
- * The layout of shard @index of the entry of @plan, whose file is @file, got.
- * 0, or -errno as for reads; that an item is bad is said in the fault of
- * @reply, once for each.
+ * The layout of @shard. 0, or -errno as for reads; that an item is bad is said
+ * in the fault of @reply, once for each.
  */
-int item_layouts_get(struct item_layouts *layouts, const struct plan *plan,
-		     uint64_t index, const struct cached_file *file,
-		     struct reply *reply, struct layout *ret);
+int item_layouts_get(struct item_layouts *layouts,
+		     const struct shard_in_file *shard, struct reply *reply,
+		     struct layout *ret);
 
 /* A stored item inside of its file, as an input; -EIO: it is not inside. */
 int item_layouts_item(const struct cached_file *file,

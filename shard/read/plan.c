@@ -20,15 +20,15 @@
 
 void plan_init(struct plan *plan, const struct catalog *catalog,
 	       const struct catalog_entry *entry, const struct box *selection,
-	       uint64_t begin, uint64_t end)
+	       struct plan_range range)
 {
 	plan->catalog = catalog;
 	plan->entry = entry;
 	plan->selection = *selection;
 	box_strides(selection->ndim, selection->size, plan->stride);
-	plan->begin = begin;
-	plan->first = begin;
-	plan->end = end;
+	plan->begin = range.begin;
+	plan->first = range.begin;
+	plan->end = range.end;
 	plan->block_open = false;
 }
 

@@ -23,6 +23,11 @@ struct piece {
 	uint64_t count[LIMIT_NDIM];
 };
 
+/* Elements [begin, end) of the row-major array that a view shows. */
+struct plan_range {
+	uint64_t begin, end;
+};
+
 struct plan {
 	/* Const after plan_init. Borrowed from its caller. */
 	const struct catalog *catalog;
@@ -40,12 +45,12 @@ struct plan {
 };
 
 /*
- * Plan elements [begin, end) of the row-major array of @selection, a box
- * inside of @entry. @catalog and @entry must outlive the plan.
+ * Plan @range of the row-major array of @selection, a box inside of @entry.
+ * @catalog and @entry must outlive the plan.
  */
 void plan_init(struct plan *plan, const struct catalog *catalog,
 	       const struct catalog_entry *entry, const struct box *selection,
-	       uint64_t begin, uint64_t end);
+	       struct plan_range range);
 
 /* The next piece; false when there is none. */
 bool plan_next(struct plan *plan, struct piece *ret_piece);

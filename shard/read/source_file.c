@@ -17,24 +17,30 @@ struct source_file {
 
 /* ---- reading ------------------------------------------------------------- */
 
+/* Where the elements of a shard lie. */
+struct shard_place {
+	struct cached_file file;	/* got */
+	struct layout layout;		/* in it */
+};
+
 static int gather_piece(struct source_file *s, const struct plan *plan,
-			const struct piece *piece, const struct layout *layout,
-			const struct cached_file *file, struct reply *reply)
+			const struct piece *piece,
+			const struct shard_place *place, struct reply *reply)
 {
 	struct gather gather = {
-		.file = { .fd = file->fd, .nowait = reply->nowait,
+		.file = { .fd = place->file.fd, .nowait = reply->nowait,
 			  .in_memory = file_cache_in_memory(s->files) },
-		.file_size = file->size,
+		.file_size = place->file.size,
 		.target = reply->data + reply->base,
 		.window = reply_window(reply),
 		.dtype = (enum dtype)plan->entry->dtype,
-		.flags = layout->flags,
+		.flags = place->layout.flags,
 	};
 	struct extents extents;
 
 	if (!gather.window)
 		return -ENOMEM;
-	extents_init(&extents, plan, piece, layout);
+	extents_init(&extents, plan, piece, &place->layout);
 	return gather_extents(&gather, &extents);
 }
 
@@ -43,19 +49,21 @@ static int read_piece(struct source_file *s, const struct plan *plan,
 {
 	uint32_t index =
 		catalog_shard(s->catalog, plan->entry, piece->shard)->file;
-	struct layout layout;
-	struct cached_file file;
+	struct shard_place place;
+	struct shard_in_file shard = { .entry = plan->entry,
+				       .index = piece->shard,
+				       .file = &place.file };
 	int error;
 
-	error = file_cache_get(s->files, index, reply->nowait, &file);
+	error = file_cache_get(s->files, index, reply->nowait, &place.file);
 	if (error)
 		return error == -ENOENT ? -EIO : error;
 	error = file_cache_check(s->files, index);
 	if (!error)
-		error = item_layouts_get(s->layouts, plan, piece->shard, &file,
-					 reply, &layout);
+		error = item_layouts_get(s->layouts, &shard, reply,
+					 &place.layout);
 	if (!error)
-		error = gather_piece(s, plan, piece, &layout, &file, reply);
+		error = gather_piece(s, plan, piece, &place, reply);
 	if (!error)
 		error = file_cache_check(s->files, index);
 	file_cache_put(s->files, index);

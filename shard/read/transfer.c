@@ -47,31 +47,30 @@ static void cover(struct coverage *coverage, const struct plan *plan,
 	}
 }
 
-/* Is all of elements [@begin, @end) of the selection somewhere? */
-static int check_coverage(const struct transfer *transfer, uint64_t begin,
-			  uint64_t end)
+/* Is all of @range of the selection somewhere? */
+static int check_coverage(const struct transfer *transfer,
+			  struct plan_range range)
 {
-	struct coverage coverage = { .missing = end - begin };
+	struct coverage coverage = { .missing = range.end - range.begin };
 	struct piece piece;
 	struct plan plan;
 
 	if (!(transfer->entry->flags & CATALOG_HOLES))
 		return 0;
 	if (transfer->entry->flags & CATALOG_OVERLAP) {
-		coverage.bits = calloc((end - begin) / 8 + 1, 1);
+		coverage.bits = calloc(coverage.missing / 8 + 1, 1);
 		if (!coverage.bits)
 			return -ENOMEM;
 	}
 	plan_init(&plan, transfer->catalog, transfer->entry,
-		  transfer->selection, begin, end);
+		  transfer->selection, range);
 	while (plan_next(&plan, &piece))
 		cover(&coverage, &plan, &piece);
 	free(coverage.bits);
 	return coverage.missing ? -EIO : 0;
 }
 
-/* Elements [@begin, @end) of the selection. */
-static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
+static int fill(const struct transfer *transfer, struct plan_range range,
 		struct reply *reply)
 {
 	struct piece pieces[LIMIT_PIECES];
@@ -80,7 +79,7 @@ static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 	int error = 0;
 
 	plan_init(&plan, transfer->catalog, transfer->entry,
-		  transfer->selection, begin, end);
+		  transfer->selection, range);
 	do {
 		count = 0;
 		while (count < LIMIT_PIECES && plan_next(&plan, &pieces[count]))
@@ -95,14 +94,14 @@ static int fill(const struct transfer *transfer, uint64_t begin, uint64_t end,
 int transfer_read(const struct transfer *transfer, struct reply *reply)
 {
 	uint64_t element = dtype_info(transfer->entry->dtype)->size;
-	uint64_t begin, end;
+	struct plan_range range;
 	int error;
 
 	assert(element > 0 && transfer->offset % element == 0 &&
 	       transfer->size % element == 0 &&
 	       transfer->size <= reply->size - reply->base);
-	begin = transfer->offset / element;
-	end = begin + transfer->size / element;
-	error = check_coverage(transfer, begin, end);
-	return error ? error : fill(transfer, begin, end, reply);
+	range.begin = transfer->offset / element;
+	range.end = range.begin + transfer->size / element;
+	error = check_coverage(transfer, range);
+	return error ? error : fill(transfer, range, reply);
 }

@@ -256,7 +256,8 @@ static void check_plan(const struct entry_at *e, const struct box *selection,
 
 	for (i = 0; i < paint.count; i++)
 		paint.shard[i] = -1;
-	plan_init(&plan, e->catalog, e->entry, selection, begin, end);
+	plan_init(&plan, e->catalog, e->entry, selection,
+		  (struct plan_range){ begin, end });
 	paint.plan = &plan;
 	while (plan_next(&plan, &piece))
 		paint_piece(e, &paint, &piece);

@@ -57,7 +57,8 @@ static void check_range(const struct entry_at *e, const struct box *selection,
 	struct plan plan;
 	unsigned pieces = 0;
 
-	plan_init(&plan, e->catalog, e->entry, selection, begin, end);
+	plan_init(&plan, e->catalog, e->entry, selection,
+		  (struct plan_range){ begin, end });
 	while (pieces++ < PIECES_MAX && plan_next(&plan, &piece))
 		check_piece(e, &plan, &piece, end - begin);
 }

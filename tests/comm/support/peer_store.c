@@ -54,7 +54,8 @@ static int read_piece(const struct piece *wanted, struct reply *reply)
 
 	memcpy(dense.size, piece.count, sizeof(dense.size));
 	memset(dense.offset, 0, sizeof(dense.offset));
-	plan_init(&plan, store.catalog, entry, &dense, 0, 0);
+	plan_init(&plan, store.catalog, entry, &dense,
+		  (struct plan_range){ 0, 0 });
 	return local->read(local, &plan, &piece, 1, reply);
 }
 

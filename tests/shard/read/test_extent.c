@@ -175,7 +175,8 @@ static void random_layouts(void **state)
 			begin = dice_below(&dice, count + 1);
 			end = begin + dice_below(&dice, count - begin + 1);
 			plan_init(&plan, catalog, catalog_entry(catalog, 0),
-				  &selection, begin, end);
+				  &selection,
+				  (struct plan_range){ begin, end });
 			for (; plan_next(&plan, &piece); cases++)
 				check_piece(&plan, &piece, end - begin);
 		}
@@ -203,8 +204,8 @@ static struct extent only_extent(unsigned ndim, const uint64_t *size,
 	for (i = 0; i < ndim; i++)
 		layout.stride[i] = stride[i];
 	catalog = catalog_out_world(&world);
-	plan_init(&plan, catalog, catalog_entry(catalog, 0), &world.shape, 0,
-		  box_volume(&world.shape));
+	plan_init(&plan, catalog, catalog_entry(catalog, 0), &world.shape,
+		  (struct plan_range){ 0, box_volume(&world.shape) });
 	assert_true(plan_next(&plan, &piece));
 	extents_init(&extents, &plan, &piece, &layout);
 	assert_true(extents_next(&extents, &extent));

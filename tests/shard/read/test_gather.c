@@ -164,7 +164,8 @@ static void random_pieces(void **state)
 		catalog = catalog_out_world(&world);
 		world_pick(&dice, &world.shape, &selection);
 		plan_init(&plan, catalog, catalog_entry(catalog, 0),
-			  &selection, 0, box_volume(&selection));
+			  &selection, (struct plan_range){
+				0, box_volume(&selection) });
 		while (plan_next(&plan, &piece))
 			check_piece(&plan, &piece, &layout,
 				    box_volume(&selection) * size);
@@ -200,7 +201,7 @@ static void file_that_ends_too_early(void **state)
 		close(fd);
 		memcpy(layout.stride, strides[i], sizeof(strides[i]));
 		plan_init(&plan, catalog, catalog_entry(catalog, 0),
-			  &world.shape, 0, 10000);
+			  &world.shape, (struct plan_range){ 0, 10000 });
 		assert_true(plan_next(&plan, &piece));
 		extents_init(&extents, &plan, &piece, &layout);
 		assert_int_equal(gather_extents(&gather, &extents), -EIO);

@@ -104,8 +104,8 @@ static void ask(struct question *q)
 	/* 2 * ndim - 1 boxes make any range. */
 	most = q->entry->shard_count *
 	       (q->entry->ndim ? 2 * q->entry->ndim - 1 : 1);
-	plan_init(&plan, q->catalog, q->entry, &q->selection, q->begin,
-		  q->end);
+	plan_init(&plan, q->catalog, q->entry, &q->selection,
+		  (struct plan_range){ q->begin, q->end });
 	while (plan_next(&plan, &piece)) {
 		assert_true(++pieces <= most);
 		take_piece(q, &plan, &piece);
@@ -204,7 +204,7 @@ static void few_pieces_of_many_shards(void **state)
 		uint64_t row = dice_below(&dice, 4 * SHARDS - 1);
 
 		plan_init(&plan, catalog, catalog_entry(catalog, 0), &shape,
-			  row * 8, row * 8 + 8);
+			  (struct plan_range){ row * 8, row * 8 + 8 });
 		assert_true(plan_next(&plan, &piece));
 		assert_int_equal(piece.shard, row / 4);
 		assert_int_equal(piece.offset[0], row % 4);
@@ -231,7 +231,7 @@ static void huge_axes(void **state)
 	catalog_out_end(builder);
 	catalog = catalog_out_finish(builder);
 	plan_init(&plan, catalog, catalog_entry(catalog, 0), &shape,
-		  3 * half - 1, 3 * half + 2);
+		  (struct plan_range){ 3 * half - 1, 3 * half + 2 });
 	assert_true(plan_next(&plan, &piece));
 	assert_int_equal(piece.shard, 0);
 	assert_true(piece.offset[0] == half - 1);
