@@ -226,14 +226,10 @@ static uint64_t ask_blob(const struct item_layouts *layouts,
 			 const struct catalog_entry *entry, uint64_t index,
 			 const struct blob *blob, uint64_t base)
 {
-	enum blob_match match;
 	uint64_t offset;
-	struct box box;
+	enum blob_match match = blob_find(blob, layouts->catalog, entry, index,
+					  &offset);
 
-	catalog_box(layouts->catalog, entry, index, &box);
-	match = blob_find(blob, catalog_text(layouts->catalog, entry->name),
-			  entry->name_size, (enum dtype)entry->dtype, &box,
-			  &offset);
 	return match == BLOB_MATCH ? (base + offset) << 2 | PLAIN :
 	       pack_error(-EIO) | (uint64_t)match << MATCH_SHIFT | UNSAID;
 }

@@ -40,33 +40,38 @@ void blob_close(struct blob *blob)
 	sharding_finish(&blob->sharding);
 }
 
-enum blob_match blob_find(const struct blob *blob, const char *name,
-			  size_t size, enum dtype dtype, const struct box *box,
+enum blob_match blob_find(const struct blob *blob,
+			  const struct catalog *catalog,
+			  const struct catalog_entry *entry, uint64_t index,
 			  uint64_t *ret_offset)
 {
-	int64_t index = safetensors_find(&blob->header, name, size);
+	int64_t found = safetensors_find(&blob->header,
+					 catalog_text(catalog, entry->name),
+					 entry->name_size);
 	const struct safetensors_tensor *tensor;
 	struct sharding_piece piece;
 	uint64_t sizes[LIMIT_NDIM];
+	struct box box;
 	unsigned i;
 
-	if (index < 0)
+	if (found < 0)
 		return BLOB_NO_TENSOR;
-	tensor = safetensors_tensor(&blob->header, (uint64_t)index);
-	if (tensor->dtype != dtype)
+	tensor = safetensors_tensor(&blob->header, (uint64_t)found);
+	if (tensor->dtype != entry->dtype)
 		return BLOB_OTHER_TYPE;
-	if (tensor->ndim != box->ndim)
+	if (tensor->ndim != entry->ndim)
 		return BLOB_OTHER_SHAPE;
-	safetensors_pack(dtype, tensor->ndim,
+	catalog_box(catalog, entry, index, &box);
+	safetensors_pack((enum dtype)tensor->dtype, tensor->ndim,
 			 safetensors_dims(&blob->header, tensor), sizes);
-	sharding_piece(&blob->sharding, &blob->header, (uint64_t)index,
+	sharding_piece(&blob->sharding, &blob->header, (uint64_t)found,
 		       &piece);
-	for (i = 0; i < box->ndim; i++) {
-		if (sizes[i] != box->size[i])
+	for (i = 0; i < box.ndim; i++) {
+		if (sizes[i] != box.size[i])
 			return BLOB_OTHER_SHAPE;
 		/* Of two parts that a rank has of one tensor, torch keeps the
 		 * last: both point here. */
-		if (piece.offsets && piece.offsets[i] != box->offset[i])
+		if (piece.offsets && piece.offsets[i] != box.offset[i])
 			return BLOB_NO_TENSOR;
 	}
 	*ret_offset = blob->header.data_offset + tensor->begin;

@@ -9,7 +9,7 @@
 #ifndef SHARD_SAFETENSORS_BLOB_H
 #define SHARD_SAFETENSORS_BLOB_H
 
-#include "shard/base/box.h"
+#include "shard/catalog/catalog.h"
 #include "shard/safetensors/sharding.h"
 
 struct blob {
@@ -34,9 +34,11 @@ enum blob_match {
 	BLOB_OTHER_SHAPE,
 };
 
-/* Where in @input the elements of the part @box of tensor @name are, bytes. */
-enum blob_match blob_find(const struct blob *blob, const char *name,
-			  size_t size, enum dtype dtype, const struct box *box,
+/* Where in @input the elements of shard @index of the tensor @entry are,
+ * bytes. */
+enum blob_match blob_find(const struct blob *blob,
+			  const struct catalog *catalog,
+			  const struct catalog_entry *entry, uint64_t index,
 			  uint64_t *ret_offset);
 /* What is wrong, a constant string. */
 const char *blob_reason(enum blob_match match);

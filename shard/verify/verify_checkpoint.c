@@ -135,17 +135,14 @@ static void check_blob(struct verify_run *run, const struct blob *blob)
 {
 	const struct catalog *catalog = run->v->catalog;
 	uint64_t i, offset;
-	struct box box;
 
 	for (i = run->item->first_ref; i < run->item[1].first_ref; i++) {
 		const struct verify_ref *ref = &run->v->refs[i];
 		const struct catalog_entry *entry =
 			catalog_entry(catalog, ref->entry);
 
-		catalog_box(catalog, entry, ref->shard, &box);
-		tell_match(run, ref, blob_find(blob,
-			   catalog_text(catalog, entry->name),
-			   entry->name_size, entry->dtype, &box, &offset));
+		tell_match(run, ref, blob_find(blob, catalog, entry,
+					       ref->shard, &offset));
 	}
 }
 

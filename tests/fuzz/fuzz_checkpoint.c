@@ -100,14 +100,14 @@ static bool is_known(const struct subject *s)
 }
 
 /* The same, when many tensors share an item; @error: of the item by itself. */
-static int find_in_blob(const struct subject *s,
-			const struct catalog_shard *shard,
+static int find_in_blob(const struct subject *s, uint64_t index,
 			const struct box *box, int error, struct layout *ret)
 {
+	const struct catalog *catalog = s->checkpoint->catalog;
+	const struct catalog_shard *shard =
+		catalog_shard(catalog, s->entry, index);
 	struct input input = input_memory(s->data + shard->offset,
 					  s->size - shard->offset);
-	const char *name = catalog_text(s->checkpoint->catalog,
-					s->entry->name);
 	struct blob blob;
 	bool found;
 
@@ -115,8 +115,7 @@ static int find_in_blob(const struct subject *s,
 		return error;
 	if (blob_open(&input, &blob, NULL))
 		return -EIO;
-	error = blob_find(&blob, name, s->entry->name_size,
-			  (enum dtype)s->entry->dtype, box, &ret->offset) ==
+	error = blob_find(&blob, catalog, s->entry, index, &ret->offset) ==
 		BLOB_MATCH ? 0 : -EIO;
 	blob_close(&blob);
 	ret->offset += shard->offset;
@@ -146,7 +145,7 @@ static int find_layout(const struct subject *s, uint64_t index,
 	catalog_box(catalog, s->entry, index, &box);
 	error = torch_archive_layout(&input, (enum dtype)s->entry->dtype, &box,
 				     ret, NULL);
-	return error ? find_in_blob(s, shard, &box, error, ret) : 0;
+	return error ? find_in_blob(s, index, &box, error, ret) : 0;
 }
 
 static void find_layouts(struct subject *s)
