@@ -85,14 +85,14 @@ static bool is_wanted(const struct export_plan *plan,
 static bool fits(const struct export_plan *plan,
 		 const struct virtual_file_part *part)
 {
-	const char *key;
-	size_t size;
+	struct safetensors_header_tensor tensor = {
+		.entry = part->entry, .dtype = export_type(plan, part),
+	};
 
 	if (plan->options->form == EXPORT_NPY)
-		return dtype_info(export_type(plan, part))->size > 0;
-	key = export_key(plan, part, &size);
-	return safetensors_header_fits(plan->catalog, part->entry,
-				       export_type(plan, part), key, size);
+		return dtype_info(tensor.dtype)->size > 0;
+	tensor.key = export_key(plan, part, &tensor.key_size);
+	return safetensors_header_fits(plan->catalog, &tensor);
 }
 
 static int add_part(struct export_plan *plan, uint64_t index)

@@ -141,25 +141,20 @@ int virtual_file_safetensors_slice(const struct virtual_file_origin *origin,
 	return error;
 }
 
-/* The parts that the file can hold, as sort wants them. */
-struct file_candidate {
-	const char *key;	/* borrowed from the catalog */
-	size_t size;		/* of the key, bytes */
-	uint64_t entry;
-	enum dtype dtype;	/* of what is read */
-};
-
+/* The order of the tensors that the file can hold. */
 static int compare_candidates(const void *a, const void *b)
 {
-	const struct file_candidate *x = a, *y = b;
+	const struct safetensors_header_tensor *x = a, *y = b;
 	int x_order = dtype_info(x->dtype)->order;
 	int y_order = dtype_info(y->dtype)->order;
 	int order;
 
 	if (x_order != y_order)
 		return x_order > y_order ? -1 : 1;
-	order = memcmp(x->key, y->key, x->size < y->size ? x->size : y->size);
-	return order ? order : x->size < y->size ? -1 : x->size > y->size;
+	order = memcmp(x->key, y->key, x->key_size < y->key_size ?
+		       x->key_size : y->key_size);
+	return order ? order :
+	       x->key_size < y->key_size ? -1 : x->key_size > y->key_size;
 }
 
 static int take_parts(struct safetensors_header *header,
@@ -173,10 +168,10 @@ static int take_parts(struct safetensors_header *header,
 	for (i = 0; i < count && !error; i++) {
 		const struct catalog_entry *entry =
 			catalog_entry(catalog, parts[i].entry);
-		struct file_candidate candidate = {
+		struct safetensors_header_tensor candidate = {
 			.key = catalog_text(catalog, entry->name) +
 			       parts[i].key,
-			.size = entry->name_size - parts[i].key,
+			.key_size = entry->name_size - parts[i].key,
 			.entry = parts[i].entry,
 			.dtype = read_type(catalog, parts[i].entry,
 					   parts[i].dtype),
@@ -184,11 +179,9 @@ static int take_parts(struct safetensors_header *header,
 
 		/* Who maps the file dies of a read that fails. */
 		if (parts[i].left_out || entry->flags & CATALOG_HOLES ||
-		    !safetensors_header_fits(catalog, parts[i].entry,
-					     candidate.dtype, candidate.key,
-					     candidate.size))
+		    !safetensors_header_fits(catalog, &candidate))
 			error = safetensors_header_leave_out(header,
-				candidate.key, candidate.size);
+				candidate.key, candidate.key_size);
 		else
 			error = array_append(candidates, &candidate,
 					     sizeof(candidate));
@@ -198,14 +191,14 @@ static int take_parts(struct safetensors_header *header,
 
 static int add_parts(struct safetensors_header *header,
 		     struct virtual_file *file,
-		     const struct file_candidate *candidates)
+		     struct safetensors_header_tensor *candidates)
 {
 	const struct catalog *catalog = file->catalog;
 	uint64_t i;
 	int error = 0;
 
 	for (i = 0; i < file->span_count && !error; i++) {
-		const struct file_candidate *candidate = &candidates[i];
+		struct safetensors_header_tensor *candidate = &candidates[i];
 		struct box shape;
 		uint64_t size;
 
@@ -217,10 +210,8 @@ static int add_parts(struct safetensors_header *header,
 			candidate->entry,
 			candidate->dtype,
 		};
-		error = safetensors_header_add(header, candidate->entry,
-					       candidate->dtype, candidate->key,
-					       candidate->size,
-					       file->data_size);
+		candidate->begin = file->data_size;
+		error = safetensors_header_add(header, candidate);
 		if (__builtin_add_overflow(file->data_size, size,
 					   &file->data_size) ||
 		    file->data_size > LIMIT_TENSOR_SIZE)
@@ -239,7 +230,8 @@ int virtual_file_safetensors(const struct catalog *catalog,
 	uint64_t candidate_count;
 	int error = take_parts(&header, catalog, parts, count, &candidates);
 
-	candidate_count = candidates.size / sizeof(struct file_candidate);
+	candidate_count = candidates.size /
+			  sizeof(struct safetensors_header_tensor);
 	if (!error) {
 		file = create(catalog, candidate_count);
 		error = file ? 0 : -ENOMEM;
@@ -248,9 +240,9 @@ int virtual_file_safetensors(const struct catalog *catalog,
 		file->whole = true;
 		if (candidate_count > 1)
 			qsort(candidates.data, candidate_count,
-			      sizeof(struct file_candidate),
+			      sizeof(struct safetensors_header_tensor),
 			      compare_candidates);
-		error = add_parts(&header, file, (const void *)candidates.data);
+		error = add_parts(&header, file, (void *)candidates.data);
 	}
 	if (!error)
 		error = safetensors_header_finish(&header, &file->header);

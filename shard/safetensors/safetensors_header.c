@@ -56,31 +56,39 @@ static void header_shape(const struct catalog *catalog,
 		ret_size[entry->ndim - 1] *= 8 / bits;
 }
 
-bool safetensors_header_fits(const struct catalog *catalog, uint64_t entry,
-			     enum dtype dtype, const char *key, size_t size)
+bool safetensors_header_fits(const struct catalog *catalog,
+			     const struct safetensors_header_tensor *tensor)
 {
-	const struct dtype_info *info = dtype_info(dtype);
+	const struct dtype_info *info = dtype_info(tensor->dtype);
+	const char *key = tensor->key;
+	size_t size = tensor->key_size;
 
 	/* A byte of F4 is two elements of the last axis, if there is one. */
 	return info->order &&
-	       (info->bits % 8 == 0 || catalog_entry(catalog, entry)->ndim) &&
+	       (info->bits % 8 == 0 ||
+		catalog_entry(catalog, tensor->entry)->ndim) &&
 	       json_text_is_exact(key, size) &&
 	       !(size == sizeof(metadata_key) - 1 &&
 		 memcmp(key, metadata_key, size) == 0);
 }
 
+/* The part @selection of @tensor, under its key. */
 static int append_tensor(struct array *out, const struct catalog *catalog,
-			 uint64_t index, enum dtype dtype,
-			 const struct box *selection, uint64_t begin)
+			 const struct safetensors_header_tensor *tensor,
+			 const struct box *selection)
 {
-	const struct catalog_entry *entry = catalog_entry(catalog, index);
+	const struct catalog_entry *entry =
+		catalog_entry(catalog, tensor->entry);
+	const struct dtype_info *info = dtype_info(tensor->dtype);
 	uint64_t shape[LIMIT_NDIM];
-	uint64_t size = box_volume(selection) * dtype_info(dtype)->size;
-	int error = append_text(out, ":{\"dtype\":\"");
+	uint64_t end = tensor->begin + box_volume(selection) * info->size;
+	int error = json_text_string(out, tensor->key, tensor->key_size);
 
-	header_shape(catalog, entry, dtype, selection, shape);
+	header_shape(catalog, entry, tensor->dtype, selection, shape);
 	if (!error)
-		error = append_text(out, dtype_info(dtype)->name);
+		error = append_text(out, ":{\"dtype\":\"");
+	if (!error)
+		error = append_text(out, info->name);
 	if (!error)
 		error = append_text(out, "\",\"shape\":");
 	if (!error)
@@ -88,25 +96,21 @@ static int append_tensor(struct array *out, const struct catalog *catalog,
 	if (!error)
 		error = append_text(out, ",\"data_offsets\":");
 	if (!error)
-		error = append_numbers(out, (uint64_t[]){ begin, begin + size },
+		error = append_numbers(out, (uint64_t[]){ tensor->begin, end },
 				       2);
 	return error ? error : append_text(out, "}");
 }
 
-int safetensors_header_add(struct safetensors_header *header, uint64_t entry,
-			   enum dtype dtype, const char *key, size_t size,
-			   uint64_t begin)
+int safetensors_header_add(struct safetensors_header *header,
+			   const struct safetensors_header_tensor *tensor)
 {
+	const struct catalog *catalog = header->catalog;
 	struct array *out = &header->tensors;
 	struct box shape;
 	int error = append_text(out, ",");
 
-	catalog_shape(header->catalog, catalog_entry(header->catalog, entry),
-		      &shape);
-	if (!error)
-		error = json_text_string(out, key, size);
-	return error ? error : append_tensor(out, header->catalog, entry,
-					     dtype, &shape, begin);
+	catalog_shape(catalog, catalog_entry(catalog, tensor->entry), &shape);
+	return error ? error : append_tensor(out, catalog, tensor, &shape);
 }
 
 int safetensors_header_leave_out(struct safetensors_header *header,
@@ -226,12 +230,15 @@ int safetensors_header_slice(const struct catalog *catalog, uint64_t index,
 			     struct array *out)
 {
 	const struct catalog_entry *entry = catalog_entry(catalog, index);
-	const char *name = catalog_text(catalog, entry->name);
+	const struct safetensors_header_tensor tensor = {
+		.entry = index, .dtype = dtype,
+		.key = catalog_text(catalog, entry->name),
+		.key_size = entry->name_size,
+	};
 	struct box shape;
 	int error;
 
-	if (!safetensors_header_fits(catalog, index, dtype, name,
-				     entry->name_size))
+	if (!safetensors_header_fits(catalog, &tensor))
 		return -EOPNOTSUPP;
 	catalog_shape(catalog, entry, &shape);
 	error = begin_file(out);
@@ -241,9 +248,6 @@ int safetensors_header_slice(const struct catalog *catalog, uint64_t index,
 	if (!error)
 		error = append_text(out, "},");
 	if (!error)
-		error = json_text_string(out, name, entry->name_size);
-	if (!error)
-		error = append_tensor(out, catalog, index, dtype, selection,
-				      0);
+		error = append_tensor(out, catalog, &tensor, selection);
 	return error ? error : end_file(out);
 }

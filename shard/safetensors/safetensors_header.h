@@ -12,16 +12,24 @@ struct safetensors_header {
 	struct array left_out;		/* text: ,"NAME" each */
 };
 
-/* Can the tensor @entry, read as @dtype, stand under @key in such a file? Not
- * when safetensors has no such type, or JSON no such text. */
-bool safetensors_header_fits(const struct catalog *catalog, uint64_t entry,
-			     enum dtype dtype, const char *key, size_t size);
+/* A tensor of the catalog as such a file has it. */
+struct safetensors_header_tensor {
+	uint64_t entry;			/* index in the catalog */
+	enum dtype dtype;		/* that it is read as */
+	const char *key;		/* its name in the file; borrowed */
+	size_t key_size;		/* bytes */
+	uint64_t begin;			/* of its data, bytes behind the
+					 * header */
+};
 
-/* Add a tensor that fits, whose data begins @begin bytes behind the header.
- * 0 or -ENOMEM, like the next. */
-int safetensors_header_add(struct safetensors_header *header, uint64_t entry,
-			   enum dtype dtype, const char *key, size_t size,
-			   uint64_t begin);
+/* Can @tensor stand in such a file, wherever it begins? Not when safetensors
+ * has no such type, or JSON no such text. */
+bool safetensors_header_fits(const struct catalog *catalog,
+			     const struct safetensors_header_tensor *tensor);
+
+/* Add the whole of a tensor that fits. 0 or -ENOMEM, like the next. */
+int safetensors_header_add(struct safetensors_header *header,
+			   const struct safetensors_header_tensor *tensor);
 /* Add the name of one that does not. */
 int safetensors_header_leave_out(struct safetensors_header *header,
 				 const char *key, size_t size);

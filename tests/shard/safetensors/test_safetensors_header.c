@@ -77,15 +77,15 @@ static void free_made(struct made *made)
 static void make_whole(struct made *made, const struct tensor *tensor)
 {
 	struct safetensors_header header = { .catalog = NULL };
+	const struct safetensors_header_tensor whole = {
+		.dtype = tensor->dtype, .key = tensor->name,
+		.key_size = strlen(tensor->name),
+	};
 
 	*made = (struct made){ .catalog = make_catalog(tensor, 1) };
 	header.catalog = made->catalog;
-	assert_true(safetensors_header_fits(made->catalog, 0, tensor->dtype,
-					    tensor->name,
-					    strlen(tensor->name)));
-	assert_int_equal(safetensors_header_add(&header, 0, tensor->dtype,
-						tensor->name,
-						strlen(tensor->name), 0), 0);
+	assert_true(safetensors_header_fits(made->catalog, &whole));
+	assert_int_equal(safetensors_header_add(&header, &whole), 0);
 	assert_int_equal(safetensors_header_finish(&header, &made->text), 0);
 	safetensors_header_clear(&header);
 	parse_made(made);
@@ -171,10 +171,13 @@ static void float4_without_an_axis_does_not_fit(void **state)
 {
 	static const struct tensor tensor = { "f4", 0, DTYPE_F4, 0, { 0 },
 					      { 0 } };
+	const struct safetensors_header_tensor whole = {
+		.dtype = DTYPE_F4, .key = "f4", .key_size = 2,
+	};
 	struct catalog *catalog = make_catalog(&tensor, 1);
 
 	(void)state;
-	assert_false(safetensors_header_fits(catalog, 0, DTYPE_F4, "f4", 2));
+	assert_false(safetensors_header_fits(catalog, &whole));
 	catalog_put(catalog);
 }
 
@@ -301,11 +304,15 @@ static void which_names_fit(void **state)
 	unsigned i;
 
 	(void)state;
-	for (i = 0; i < COUNT_OF(cases); i++)
-		if (safetensors_header_fits(catalog, 0, DTYPE_F32,
-					    cases[i].name, cases[i].size) !=
-		    cases[i].fits)
+	for (i = 0; i < COUNT_OF(cases); i++) {
+		const struct safetensors_header_tensor whole = {
+			.dtype = DTYPE_F32, .key = cases[i].name,
+			.key_size = cases[i].size,
+		};
+
+		if (safetensors_header_fits(catalog, &whole) != cases[i].fits)
 			fail_msg("case %u", i);
+	}
 	catalog_put(catalog);
 }
 
@@ -314,13 +321,15 @@ static void names_left_out(void **state)
 {
 	static const struct tensor tensor = { "n", 0, DTYPE_F32, 1, { 4 },
 					      { 0 } };
+	const struct safetensors_header_tensor in = {
+		.dtype = DTYPE_F32, .key = "in", .key_size = 2,
+	};
 	struct made made = { .catalog = make_catalog(&tensor, 1) };
 	struct safetensors_header header = { .catalog = made.catalog };
 
 	(void)state;
 	assert_int_equal(safetensors_header_leave_out(&header, "a\"b", 3), 0);
-	assert_int_equal(safetensors_header_add(&header, 0, DTYPE_F32,
-						"in", 2, 0), 0);
+	assert_int_equal(safetensors_header_add(&header, &in), 0);
 	assert_int_equal(safetensors_header_leave_out(&header, "\xff.c", 3),
 			 0);
 	assert_int_equal(safetensors_header_finish(&header, &made.text), 0);
@@ -362,9 +371,11 @@ static void padding(void **state)
 		struct safetensors_header header = {
 			.catalog = made.catalog,
 		};
+		const struct safetensors_header_tensor whole = {
+			.dtype = DTYPE_U8, .key = name, .key_size = size,
+		};
 
-		assert_int_equal(safetensors_header_add(&header, 0, DTYPE_U8,
-							name, size, 0), 0);
+		assert_int_equal(safetensors_header_add(&header, &whole), 0);
 		assert_int_equal(safetensors_header_finish(&header,
 							   &made.text), 0);
 		safetensors_header_clear(&header);
