@@ -67,6 +67,11 @@ void catalog_builder_destroy(struct catalog_builder *builder)
 	free(builder);
 }
 
+struct notes *catalog_builder_notes(const struct catalog_builder *builder)
+{
+	return builder->notes;
+}
+
 static uint64_t shard_count(const struct catalog_builder *builder)
 {
 	return builder->shards.size / sizeof(struct catalog_shard);

@@ -17,6 +17,8 @@ struct catalog_builder;
 /* @notes, borrowed, gets a line for each hole and overlap. NULL: no memory. */
 struct catalog_builder *catalog_builder_create(struct notes *notes);
 void catalog_builder_destroy(struct catalog_builder *builder);
+/* The notes that it was created with. */
+struct notes *catalog_builder_notes(const struct catalog_builder *builder);
 
 /* The index of the file @path, of @size bytes, which is added when new. */
 int catalog_builder_file(struct catalog_builder *builder, const char *path,

@@ -140,7 +140,7 @@ static int read_metadata(struct loading *l)
 	if (error)
 		return error;
 	error = dcp_read(l->builder, l->metadata, list->count,
-			 &l->report->notes, &l->report->fault, &bad);
+			 &l->report->fault, &bad);
 	return error ? refuse(l, &list->files[bad], error, NULL) : 0;
 }
 
@@ -284,6 +284,7 @@ static int read_headers(struct loading *l)
 static int read_safetensors(struct loading *l)
 {
 	struct metadata_files *list = l->markers;
+	struct hf_folder folder;
 	unsigned bad = 0;
 	int error;
 
@@ -293,9 +294,9 @@ static int read_safetensors(struct loading *l)
 	error = read_headers(l);
 	if (error)
 		return error;
-	error = hf_read(l->builder, l->files, l->file_count,
-			l->index.data ? &l->index : NULL, &l->report->notes,
-			&l->report->fault, &bad);
+	folder = (struct hf_folder){ l->files, l->file_count,
+				     l->index.data ? &l->index : NULL };
+	error = hf_read(l->builder, &folder, &l->report->fault, &bad);
 	if (!error)
 		return 0;
 	return checkpoint_report_refuse(l->report,

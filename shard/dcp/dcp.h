@@ -20,11 +20,10 @@ struct dcp_file {
  * Add what @count metadata files describe to @builder. Several are the
  * rank-local metadata of one checkpoint, in the order of ranks, and are
  * united by (name, offsets); of what is there twice, the lowest rank's is
- * taken. Also what @builder says of the origin. 0, or -errno with @fault
- * filled and @ret_bad the file's index.
+ * taken. Also what @builder says of the origin; its notes get what is left
+ * out. 0, or -errno with @fault filled and @ret_bad the file's index.
  */
 int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
-	     unsigned count, struct notes *notes, struct fault *fault,
-	     unsigned *ret_bad);
+	     unsigned count, struct fault *fault, unsigned *ret_bad);
 
 #endif

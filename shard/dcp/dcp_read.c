@@ -260,10 +260,11 @@ static int read_entries(struct dcp_reader *r)
 }
 
 int dcp_read(struct catalog_builder *builder, const struct dcp_file *files,
-	     unsigned count, struct notes *notes, struct fault *fault,
-	     unsigned *ret_bad)
+	     unsigned count, struct fault *fault, unsigned *ret_bad)
 {
-	struct dcp_reader r = { .builder = builder, .notes = notes };
+	struct dcp_reader r = {
+		.builder = builder, .notes = catalog_builder_notes(builder),
+	};
 	struct catalog_origin origin;
 	bool local = count > 1;
 	unsigned i;

@@ -30,14 +30,19 @@ struct hf_file {
 	struct fault fault;		/* why */
 };
 
+/* The files of a checkpoint. Borrows all. */
+struct hf_folder {
+	const struct hf_file *files;	/* sorted by path */
+	unsigned count;
+	const struct array *index;	/* text of an index; NULL: none */
+};
+
 /*
- * Add what @count files, sorted by path, describe to @builder. @index is the
- * text of an index, NULL if there is none. 0, or -errno with @fault filled
- * and @ret_bad the file's index, or @count for the index's. A file that does
- * not count may be bad.
+ * Add what @folder describes to @builder, whose notes get what is missing. 0,
+ * or -errno with @fault filled and @ret_bad the file's index, or the count of
+ * files for the index's. A file that does not count may be bad.
  */
-int hf_read(struct catalog_builder *builder, const struct hf_file *files,
-	    unsigned count, const struct array *index, struct notes *notes,
+int hf_read(struct catalog_builder *builder, const struct hf_folder *folder,
 	    struct fault *fault, unsigned *ret_bad);
 
 #endif

@@ -264,24 +264,25 @@ static int read_files(struct hf_reader *r, const struct array *index)
 	return error;
 }
 
-int hf_read(struct catalog_builder *builder, const struct hf_file *files,
-	    unsigned count, const struct array *index, struct notes *notes,
+int hf_read(struct catalog_builder *builder, const struct hf_folder *folder,
 	    struct fault *fault, unsigned *ret_bad)
 {
 	struct hf_reader r = {
-		.builder = builder, .files = files, .count = count,
-		.notes = notes, .fault = fault,
-		.all = { .files = files, .fault = fault },
+		.builder = builder, .files = folder->files,
+		.count = folder->count,
+		.notes = catalog_builder_notes(builder), .fault = fault,
+		.all = { .files = folder->files, .fault = fault },
 	};
 	unsigned i;
 	int error;
 
 	name_table_init(&r.names, LIMIT_COUNT);
-	r.all.shardings = calloc(count + 1, sizeof(*r.all.shardings));
-	error = r.all.shardings ? read_files(&r, index) : no_memory(&r);
+	r.all.shardings = calloc(r.count + 1, sizeof(*r.all.shardings));
+	error = r.all.shardings ? read_files(&r, folder->index) :
+		no_memory(&r);
 	if (error)
 		*ret_bad = r.all.bad;
-	for (i = 0; i < count && r.all.shardings; i++)
+	for (i = 0; i < r.count && r.all.shardings; i++)
 		sharding_finish(&r.all.shardings[i]);
 	free(r.all.shardings);
 	name_table_finish(&r.names);

@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int error;
 
 	CHECK(notes && builder);
-	error = dcp_read(builder, files, count, notes, &fault, &bad);
+	error = dcp_read(builder, files, count, &fault, &bad);
 	if (error) {
 		CHECK(bad < count);
 		check_fault(&fault, error, &files[bad]);

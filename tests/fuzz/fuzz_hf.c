@@ -115,6 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct notes *notes = calloc(1, sizeof(*notes));
 	struct catalog_builder *builder = catalog_builder_create(notes);
 	struct array index = { .size = part_size(data, size) };
+	struct hf_folder folder = { .files = files };
 	struct fault fault = { .error = 0 };
 	unsigned count = 0, bad = 0, i;
 	struct catalog *catalog;
@@ -126,8 +127,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (index.size < size)
 		count = read_files(data + index.size + SEPARATOR_SIZE,
 				   size - index.size - SEPARATOR_SIZE, files);
-	error = hf_read(builder, files, count, index.size ? &index : NULL,
-			notes, &fault, &bad);
+	folder.count = count;
+	folder.index = index.size ? &index : NULL;
+	error = hf_read(builder, &folder, &fault, &bad);
 	if (error) {
 		CHECK(bad <= count && (bad < count || index.size));
 		check_fault(&fault, error);

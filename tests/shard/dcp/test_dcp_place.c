@@ -105,7 +105,7 @@ static int read_text(const struct array *text, struct fault *fault)
 	int error;
 
 	memset(fault, 0, sizeof(*fault));
-	error = dcp_read(builder, &file, 1, &notes, fault, &bad);
+	error = dcp_read(builder, &file, 1, fault, &bad);
 	catalog_builder_destroy(builder);
 	return error;
 }

@@ -23,7 +23,7 @@ static int read_text(const void *data, size_t size, unsigned *ret_bad)
 	int error;
 
 	memset(&fault, 0, sizeof(fault));
-	error = dcp_read(builder, &file, 1, &notes, &fault, ret_bad);
+	error = dcp_read(builder, &file, 1, &fault, ret_bad);
 	catalog_builder_destroy(builder);
 	return error;
 }
@@ -249,8 +249,7 @@ static void second_file_is_named(void **state)
 	metadata_finish(&good, &text);
 	files[0] = files[2] = (struct dcp_file){ text.data, text.size, true };
 	files[1] = (struct dcp_file){ text.data, text.size - 1, true };
-	assert_int_equal(dcp_read(builder, files, 3, &notes, &fault, &bad),
-			 -EBADMSG);
+	assert_int_equal(dcp_read(builder, files, 3, &fault, &bad), -EBADMSG);
 	assert_int_equal(bad, 1);
 	assert_int_equal(fault.offset, text.size - 1);
 	catalog_builder_destroy(builder);

@@ -55,9 +55,9 @@ int hf_case_read(const char *text)
 	struct catalog_builder *builder = catalog_out_create(&hf_case.notes);
 	struct array index = { .data = (char *)(uintptr_t)text,
 			       .size = text ? strlen(text) : 0 };
-	int error = hf_read(builder, hf_case.files, hf_case.file_count,
-			    text ? &index : NULL, &hf_case.notes,
-			    &hf_case.fault, &hf_case.bad);
+	const struct hf_folder folder = { hf_case.files, hf_case.file_count,
+					  text ? &index : NULL };
+	int error = hf_read(builder, &folder, &hf_case.fault, &hf_case.bad);
 
 	if (error) {
 		catalog_builder_destroy(builder);

@@ -222,7 +222,7 @@ struct catalog *metadata_read(struct array *texts, unsigned count, bool local,
 	for (i = 0; i < count; i++)
 		files[i] = (struct dcp_file){ texts[i].data, texts[i].size,
 					      local };
-	if (dcp_read(builder, files, count, notes, &fault, &bad))
+	if (dcp_read(builder, files, count, &fault, &bad))
 		fail_msg("file %u, byte %llu: %s %s", bad,
 			 (unsigned long long)fault.offset, fault.reason,
 			 fault.detail);
