@@ -14,7 +14,8 @@
 
 struct catalog_builder;
 
-/* @notes, borrowed, gets a line for each hole and overlap. NULL: no memory. */
+/* @notes, borrowed, gets a line for each hole and overlap, and for what readers
+ * find odd. NULL: no memory. */
 struct catalog_builder *catalog_builder_create(struct notes *notes);
 void catalog_builder_destroy(struct catalog_builder *builder);
 /* The notes that it was created with. */
