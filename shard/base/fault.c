@@ -4,8 +4,7 @@
 #include <stddef.h>
 
 int fault_set_detail(struct fault *fault, int error, uint64_t offset,
-		     const char *reason, const char *detail,
-		     uint64_t detail_size)
+		     const char *reason, struct fault_detail detail)
 {
 	size_t size = 0;
 
@@ -14,8 +13,8 @@ int fault_set_detail(struct fault *fault, int error, uint64_t offset,
 	fault->error = error;
 	fault->reason = reason;
 	fault->offset = offset;
-	while (size < detail_size && size + 1 < sizeof(fault->detail)) {
-		char c = detail[size];
+	while (size < detail.size && size + 1 < sizeof(fault->detail)) {
+		char c = detail.text[size];
 
 		fault->detail[size++] = c >= ' ' && c < 0x7f ? c : '?';
 	}
@@ -26,5 +25,6 @@ int fault_set_detail(struct fault *fault, int error, uint64_t offset,
 int fault_set(struct fault *fault, int error, uint64_t offset,
 	      const char *reason)
 {
-	return fault_set_detail(fault, error, offset, reason, NULL, 0);
+	return fault_set_detail(fault, error, offset, reason,
+				(struct fault_detail){ NULL, 0 });
 }

@@ -15,15 +15,20 @@ struct fault {
 	char detail[160];	/* a name from the input, printable; or "" */
 };
 
+/* What of the input a fault is about: borrowed, with anything in it. */
+struct fault_detail {
+	const char *text;
+	uint64_t size;		/* bytes */
+};
+
 /*
  * Fill @fault, which may be NULL, and return @error, so that a parser can
- * end with `return fault_set(...)`. @detail is @detail_size bytes of input,
- * copied with everything unprintable replaced; NULL: none.
+ * end with `return fault_set(...)`. @detail is copied with everything
+ * unprintable replaced.
  */
 int fault_set(struct fault *fault, int error, uint64_t offset,
 	      const char *reason);
 int fault_set_detail(struct fault *fault, int error, uint64_t offset,
-		     const char *reason, const char *detail,
-		     uint64_t detail_size);
+		     const char *reason, struct fault_detail detail);
 
 #endif

@@ -180,8 +180,10 @@ int catalog_builder_begin(struct catalog_builder *builder,
 	error = measure(entry, &tensor->shape, tensor->written);
 	if (error)
 		return fault_set_detail(fault, error, tensor->source,
-					"tensor too large", tensor->name,
-					tensor->name_size);
+					"tensor too large",
+					(struct fault_detail){
+						tensor->name,
+						tensor->name_size });
 	error = add_text(builder, tensor->name, tensor->name_size,
 			 &entry->name);
 	if (!error && tensor->depth > 1)
@@ -194,6 +196,15 @@ int catalog_builder_begin(struct catalog_builder *builder,
 				 tensor->type_name_size, &entry->type_name);
 	}
 	return error ? fault_set(fault, error, 0, "out of memory") : 0;
+}
+
+/* The name of the tensor at hand. */
+static struct fault_detail tensor_name(const struct catalog_builder *builder)
+{
+	return (struct fault_detail){
+		builder->names.data + builder->tensor.name,
+		builder->tensor.name_size,
+	};
 }
 
 int catalog_builder_shard(struct catalog_builder *builder,
@@ -218,8 +229,7 @@ int catalog_builder_shard(struct catalog_builder *builder,
 	if (!inside && !empty)
 		return fault_set_detail(fault, -EBADMSG, builder->source,
 			"shard out of the bounds of its tensor",
-			builder->names.data + builder->tensor.name,
-			builder->tensor.name_size);
+			tensor_name(builder));
 	if (item->file == CATALOG_NO_FILE)
 		return 0;
 	if (shard_list_add(&builder->pending, inside ? box : &clipped, item))
@@ -335,8 +345,7 @@ int catalog_builder_end(struct catalog_builder *builder, struct fault *fault)
 		return fault_set_detail(fault, error, builder->source,
 			error == -ENOMEM ? "out of memory" :
 			"too many shards to check for overlaps",
-			builder->names.data + builder->tensor.name,
-			builder->tensor.name_size);
+			tensor_name(builder));
 	note_result(builder, &result);
 	error = emit_tensor(builder, &result);
 	free(result.holes);

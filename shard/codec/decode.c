@@ -77,7 +77,7 @@ int decode_check(const char *chain, size_t size, struct fault *fault)
 		if (!is_zstd(name, name_size))
 			return fault_set_detail(fault, -EOPNOTSUPP, 0,
 				"stored item is behind an unknown stream extension",
-				name, name_size);
+				(struct fault_detail){ name, name_size });
 	return 0;
 }
 
@@ -88,7 +88,8 @@ static int refuse(struct decode_stage *s, int error, const char *reason,
 {
 	return fault_set_detail(s->decoder->fault, error, s->outermost ?
 				s->consumed : s->decoder->offset, reason,
-				detail, strlen(detail));
+				(struct fault_detail){ detail,
+						       strlen(detail) });
 }
 
 static int refuse_code(struct decode_stage *s, size_t code)

@@ -24,7 +24,8 @@ int dcp_index_bad(struct dcp_index *index, unsigned file,
 	index->bad = file;
 	return fault_set_detail(index->fault, -EBADMSG,
 				pickle_offset(&index->pickles[file], where),
-				reason, name->data, name->size);
+				reason, (struct fault_detail){ name->data,
+							       name->size });
 }
 
 static int no_memory(struct dcp_index *index)

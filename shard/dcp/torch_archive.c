@@ -161,8 +161,9 @@ static int unknown_callable(const struct archive_tensor *t,
 	pickle_symbol(t->pickle, call, &symbol);
 	fault_set_detail(t->fault, -EOPNOTSUPP,
 			 t->where + pickle_offset(t->pickle, call),
-			 "tensor of a kind that is not read", symbol.name,
-			 symbol.name_size);
+			 "tensor of a kind that is not read",
+			 (struct fault_detail){ symbol.name,
+						symbol.name_size });
 	return -EOPNOTSUPP;
 }
 

@@ -59,8 +59,9 @@ static void found_in(const struct zip_checker *c,
 {
 	struct fault fault = { .error = 0 };
 
-	fault_set_detail(&fault, -EIO, offset, reason, record->name,
-			 record->name_size);
+	fault_set_detail(&fault, -EIO, offset, reason,
+			 (struct fault_detail){ record->name,
+						record->name_size });
 	c->sink->found(c->sink->context, ZIP_FLAW_HEADER, &fault);
 }
 
@@ -353,7 +354,8 @@ static int check_record(struct zip_checker *c, struct zip_record *record,
 	*ret_good = false;
 	if (error == -EIO || error == -EOPNOTSUPP || error == -E2BIG) {
 		fault_set_detail(&fault, error, fault.offset, fault.reason,
-				 record->name, record->name_size);
+				 (struct fault_detail){ record->name,
+							record->name_size });
 		c->sink->found(c->sink->context, error == -EIO ?
 			       ZIP_FLAW_HEADER : ZIP_FLAW_UNREAD, &fault);
 		return 0;

@@ -344,8 +344,9 @@ static void say_match(struct item_layouts *layouts,
 	fault_set_detail(&fault, -EIO, q->shard->offset,
 			 blob_reason((enum blob_match)
 				     (known >> MATCH_SHIFT & MATCH_MASK)),
-			 catalog_text(layouts->catalog, q->entry->name),
-			 q->entry->name_size);
+			 (struct fault_detail){
+				catalog_text(layouts->catalog, q->entry->name),
+				q->entry->name_size });
 	say(layouts, q, &fault);
 }
 

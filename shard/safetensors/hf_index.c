@@ -19,7 +19,7 @@ static int refuse(const struct hf_index_reader *r, int error,
 		  const char *reason, const char *name, size_t size)
 {
 	return fault_set_detail(r->fault, error, r->walk.position, reason,
-				name, size);
+				(struct fault_detail){ name, size });
 }
 
 static bool is_plain_path(const char *path, size_t size)

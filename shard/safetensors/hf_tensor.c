@@ -23,8 +23,9 @@ int hf_tensor_refuse(struct hf_pieces *p, const struct hf_piece *piece,
 
 	p->bad = piece->file;
 	return fault_set_detail(p->fault, error, tensor->source, reason,
-				safetensors_name(header, tensor),
-				tensor->name_size);
+				(struct fault_detail){
+					safetensors_name(header, tensor),
+					tensor->name_size });
 }
 
 static const struct hf_piece *piece_at(const struct hf_pieces *p,

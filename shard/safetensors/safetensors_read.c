@@ -59,8 +59,9 @@ static int refuse_tensor(const struct safetensors *s,
 			 struct fault *fault, const char *reason)
 {
 	return fault_set_detail(fault, -EBADMSG, tensor->source, reason,
-				safetensors_name(s, tensor),
-				tensor->name_size);
+				(struct fault_detail){
+					safetensors_name(s, tensor),
+					tensor->name_size });
 }
 
 static int check_tiling(struct safetensors *s, struct fault *fault)

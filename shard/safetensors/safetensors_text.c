@@ -22,7 +22,8 @@ struct header_text {
 static int refuse(const struct header_text *h, int error, const char *reason)
 {
 	return fault_set_detail(h->fault, error, h->walk.position, reason,
-				h->name, h->name_size);
+				(struct fault_detail){ h->name,
+						       h->name_size });
 }
 
 static int no_memory(const struct header_text *h)
@@ -50,8 +51,8 @@ static int take_dtype(const struct header_text *h, struct json_object *value,
 	tensor->dtype = (uint8_t)dtype_from_safetensors(name, size);
 	if (tensor->dtype == DTYPE_UNKNOWN)
 		return fault_set_detail(h->fault, -EBADMSG, h->walk.position,
-					"tensor of an unknown type", name,
-					size);
+					"tensor of an unknown type",
+					(struct fault_detail){ name, size });
 	return 0;
 }
 

@@ -27,8 +27,9 @@ static int refuse(const struct sharding_reader *r, int error,
 		  const char *reason)
 {
 	return fault_set_detail(r->fault, error, 0, reason,
-				safetensors_name(r->header, r->tensor),
-				r->tensor->name_size);
+				(struct fault_detail){
+					safetensors_name(r->header, r->tensor),
+					r->tensor->name_size });
 }
 
 static int no_memory(const struct sharding_reader *r)

@@ -76,8 +76,8 @@ static void add_unreadable(struct verify_item *item)
 	struct fault fault;
 
 	fault_set_detail(&fault, item->buffer->error,
-			 item->buffer->error_offset, "reading failed", text,
-			 strlen(text));
+			 item->buffer->error_offset, "reading failed",
+			 (struct fault_detail){ text, strlen(text) });
 	add(item->findings, VERIFY_IO, &fault);
 }
 
@@ -235,8 +235,9 @@ static void compare(struct verify_item *item, const struct zip_record *record,
 	if (crc == record->crc)
 		return;
 	fault_set_detail(&fault, -EIO, record->offset,
-			 "record does not match its checksum", record->name,
-			 record->name_size);
+			 "record does not match its checksum",
+			 (struct fault_detail){ record->name,
+						record->name_size });
 	add(item->findings, VERIFY_CRC, &fault);
 }
 

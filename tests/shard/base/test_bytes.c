@@ -59,12 +59,15 @@ static void fault_detail_is_printable_and_cut(void **state)
 	char name[400];
 
 	(void)state;
-	fault_set_detail(&fault, -EIO, 0, "x", "a\n\0\x1b\xff" "b", 6);
+	fault_set_detail(&fault, -EIO, 0, "x",
+			 (struct fault_detail){ "a\n\0\x1b\xff" "b", 6 });
 	assert_string_equal(fault.detail, "a????b");
 	memset(name, 'n', sizeof(name));
-	fault_set_detail(&fault, -EIO, 0, "x", name, sizeof(name));
+	fault_set_detail(&fault, -EIO, 0, "x",
+			 (struct fault_detail){ name, sizeof(name) });
 	assert_int_equal(strlen(fault.detail), sizeof(fault.detail) - 1);
-	fault_set_detail(&fault, -EIO, 0, "x", name, 3);
+	fault_set_detail(&fault, -EIO, 0, "x",
+			 (struct fault_detail){ name, 3 });
 	assert_string_equal(fault.detail, "nnn");
 }
 
