@@ -25,11 +25,8 @@ static int write_request(struct wire *wire,
 	const struct catalog_head head = {
 		wanted->signature, offset, wanted->kept,
 	};
-	int error;
 
-	wire->size = 0;
-	error = wire_put(wire, &head, sizeof(head));
-	return error ? error : wire_put_text(wire, wanted->path);
+	return wire_put_all(wire, &head, sizeof(head), wanted->path);
 }
 
 /* The path of @ret_wanted is @path. */
@@ -40,8 +37,7 @@ static bool read_request(struct wire_reader *reader,
 {
 	struct catalog_head head;
 
-	if (!wire_get(reader, &head, sizeof(head)) ||
-	    !wire_get_path(reader, path) || reader->left || head.kept > 1)
+	if (!wire_get_all(reader, &head, sizeof(head), path) || head.kept > 1)
 		return false;
 	*ret_wanted = (struct catalog_wanted){ path, head.signature,
 					       head.kept };

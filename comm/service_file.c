@@ -28,11 +28,8 @@ static int write_request(struct wire *wire, const struct file_range *range)
 		.offset = range->offset, .size = range->size,
 		.exact = range->exact,
 	};
-	int error;
 
-	wire->size = 0;
-	error = wire_put(wire, &head, sizeof(head));
-	return error ? error : wire_put_text(wire, range->path);
+	return wire_put_all(wire, &head, sizeof(head), range->path);
 }
 
 /* The path of @ret_range is @path. */
@@ -42,8 +39,7 @@ static bool read_request(struct wire_reader *reader,
 {
 	struct range_head head;
 
-	if (!wire_get(reader, &head, sizeof(head)) ||
-	    !wire_get_path(reader, path) || reader->left ||
+	if (!wire_get_all(reader, &head, sizeof(head), path) ||
 	    head.size > LIMIT_READ_SIZE || head.exact > 1 ||
 	    head.offset > INT64_MAX - LIMIT_READ_SIZE)
 		return false;

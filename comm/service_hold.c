@@ -78,8 +78,7 @@ static int answer_file(struct service_request *request)
 	struct pin pin;
 	int fd, error;
 
-	if (!wire_get(&request->payload, &head, sizeof(head)) ||
-	    !wire_get_path(&request->payload, path) || request->payload.left)
+	if (!wire_get_all(&request->payload, &head, sizeof(head), path))
 		return -EPROTO;
 	error = open_file(request->from, path, &head.pin, &fd, &pin);
 	if (error)
@@ -120,8 +119,7 @@ static int answer_checkpoint(struct service_request *request)
 	struct hold *hold;
 	int error;
 
-	if (!wire_get(&request->payload, &head, sizeof(head)) ||
-	    !wire_get_path(&request->payload, path) || request->payload.left)
+	if (!wire_get_all(&request->payload, &head, sizeof(head), path))
 		return -EPROTO;
 	memcpy(id.hash, head.hash, sizeof(id.hash));
 	id.folder = catalog_folder_id(path);
@@ -207,11 +205,9 @@ int service_hold_file_ask(struct peers *peers, unsigned rank, const char *path,
 	struct engine_call call = { .rank = rank,
 				    .service = SERVICE_HOLD_FILE };
 	const struct hold_file_head head = { next_number(c), *pin };
-	struct wire wire = { .size = 0 };
-	int error = wire_put(&wire, &head, sizeof(head));
+	struct wire wire;
+	int error = wire_put_all(&wire, &head, sizeof(head), path);
 
-	if (!error)
-		error = wire_put_text(&wire, path);
 	if (!error)
 		error = ask_pin(c, &call, &wire, pin);
 	/* It may be that only the answer did not come. */
@@ -242,11 +238,9 @@ int service_hold_checkpoint_ask(struct peers *peers, unsigned rank,
 	const struct hold_checkpoint_head head = {
 		next_number(c), { hash[0], hash[1] },
 	};
-	struct wire wire = { .size = 0 };
-	int error = wire_put(&wire, &head, sizeof(head));
+	struct wire wire;
+	int error = wire_put_all(&wire, &head, sizeof(head), path);
 
-	if (!error)
-		error = wire_put_text(&wire, path);
 	if (!error)
 		error = client_ask(c, &call, &wire);
 	engine_end(c->engine, &call);

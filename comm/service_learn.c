@@ -8,11 +8,7 @@
 int service_learn_write(struct wire *wire, const char *path,
 			const uint64_t hash[2])
 {
-	int error;
-
-	wire->size = 0;
-	error = wire_put(wire, hash, 2 * sizeof(*hash));
-	return error ? error : wire_put_text(wire, path);
+	return wire_put_all(wire, hash, 2 * sizeof(*hash), path);
 }
 
 static int answer(struct service_request *request)
@@ -23,8 +19,7 @@ static int answer(struct service_request *request)
 	struct catalog_id id;
 	int error;
 
-	if (!wire_get(&request->payload, id.hash, sizeof(id.hash)) ||
-	    !wire_get_path(&request->payload, path) || request->payload.left)
+	if (!wire_get_all(&request->payload, id.hash, sizeof(id.hash), path))
 		return -EPROTO;
 	id.folder = catalog_folder_id(path);
 	error = hooks->look(hooks->context, path);

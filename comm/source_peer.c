@@ -1,44 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "comm/source_peer.h"
 
-#include "comm/service.h"
-#include "shard/read/extent.h"
+#include "comm/peer_keep.h"
+#include "comm/peer_put.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct source_peer {
 	struct source base;		/* first: passed as this */
-	struct peers *peers;		/* borrowed; const, as are the next */
-	struct engine *engine;
+	struct engine *engine;		/* borrowed; const, as are the next */
 	struct shard_files files;
 	struct source *below;
 	atomic_bool hinted;		/* other ranks have been told to look */
-	struct rank_hold *holds;	/* owned; of each rank */
-};
-
-/* What a rank keeps for this checkpoint. */
-struct rank_hold {
-	pthread_mutex_t lock;		/* held while the rank is asked: nobody
-					 * waits for it who does not need it */
-	uint64_t count;			/* of shards that want it; guarded by
-					 * lock, as is the next one */
-	uint64_t number;		/* 0: it does not */
+	struct peer_keep *keep;		/* owned; const */
 };
 
 /* How many ranks are told to look ahead of time, and of how many shards. */
 enum { HINT_MAX = 8, HINT_SHARDS = 64 };
-
-/* One request to one rank, and which pieces it is for. */
-struct peer_request {
-	struct engine_call call;
-	struct pieces_wire pieces;
-	unsigned count;
-	size_t size;			/* bytes that must come */
-	unsigned index[LIMIT_PIECES];	/* of the job's pieces */
-};
 
 /* Whom a piece is read from next. */
 struct piece_turn {
@@ -52,10 +31,8 @@ struct piece_turn {
 /* What one call of read has to do. */
 struct peer_read {
 	struct source_peer *source;
-	const struct plan *plan;
-	const struct piece *pieces;
-	unsigned count;			/* of pieces */
-	struct reply *reply;
+	struct peer_target target;
+	unsigned count;			/* of its pieces */
 	struct piece_turn turns[LIMIT_PIECES];
 	/* Of one round: */
 	unsigned part_count, local_count;
@@ -68,8 +45,8 @@ struct peer_read {
 
 static uint32_t file_of(const struct peer_read *job, const struct piece *piece)
 {
-	return catalog_shard(job->source->files.catalog, job->plan->entry,
-			     piece->shard)->file;
+	return catalog_shard(job->source->files.catalog,
+			     job->target.plan->entry, piece->shard)->file;
 }
 
 /* Is there something to read it from on this machine? What nobody has is for
@@ -101,23 +78,13 @@ static const struct replica *find_replica(const struct peer_read *job,
 	return NULL;
 }
 
-static size_t size_of(const struct peer_read *job, const struct piece *piece)
-{
-	size_t size = dtype_info((enum dtype)job->plan->entry->dtype)->size;
-	unsigned i;
-
-	for (i = 0; i < job->plan->entry->ndim; i++)
-		size *= piece->count[i];
-	return size;
-}
-
 /* ---- asking -------------------------------------------------------------- */
 
 static bool add_to_part(const struct peer_read *job, struct peer_request *part,
 			unsigned index, const struct replica *replica)
 {
-	const struct piece *piece = &job->pieces[index];
-	size_t size = size_of(job, piece);
+	const struct piece *piece = &job->target.pieces[index];
+	size_t size = peer_put_size(job->target.plan, piece);
 
 	if (size > ENGINE_BULK_MAX - part->size ||
 	    !service_pieces_add(&part->pieces, piece, &replica->pin))
@@ -131,7 +98,7 @@ static int add_part(struct peer_read *job, unsigned index,
 		    const struct replica *replica)
 {
 	const struct catalog *catalog = job->source->files.catalog;
-	uint64_t entry = (uint64_t)(job->plan->entry -
+	uint64_t entry = (uint64_t)(job->target.plan->entry -
 				    catalog_entry(catalog, 0));
 	struct peer_request *part = malloc(sizeof(*part));
 	struct catalog_id id;
@@ -146,7 +113,8 @@ static int add_part(struct peer_read *job, unsigned index,
 					   .service = SERVICE_PIECES };
 	part->count = 0;
 	part->size = 0;
-	service_pieces_begin(&part->pieces, &id, entry, job->plan->entry->ndim);
+	service_pieces_begin(&part->pieces, &id, entry,
+			     job->target.plan->entry->ndim);
 	job->parts[job->part_count++] = part;
 	return add_to_part(job, part, index, replica) ? 0 : -EIO;
 }
@@ -156,7 +124,7 @@ static int add_part(struct peer_read *job, unsigned index,
 static int add_piece(struct peer_read *job, unsigned index,
 		     const struct replica *replica)
 {
-	bool apart = job->plan->entry->flags & CATALOG_OVERLAP;
+	bool apart = job->target.plan->entry->flags & CATALOG_OVERLAP;
 	unsigned i;
 
 	for (i = 0; i < job->part_count && !apart; i++)
@@ -176,16 +144,17 @@ static int sort_pieces(struct peer_read *job)
 
 	job->local_count = 0;
 	for (i = 0; i < job->count && !error; i++) {
+		const struct piece *piece = &job->target.pieces[i];
 		struct piece_turn *turn = &job->turns[i];
 
 		if (turn->done)
 			continue;
-		if (!turn->not_here && is_here(job, &job->pieces[i])) {
+		if (!turn->not_here && is_here(job, piece)) {
 			job->local_index[job->local_count] = i;
-			job->local[job->local_count++] = job->pieces[i];
+			job->local[job->local_count++] = *piece;
 			continue;
 		}
-		replica = find_replica(job, &job->pieces[i], &turn->next);
+		replica = find_replica(job, piece, &turn->next);
 		if (!replica)
 			return turn->error ? turn->error : -EIO;
 		error = add_piece(job, i, replica);
@@ -226,7 +195,7 @@ static unsigned find_next_ranks(const struct peer_read *job, unsigned rank,
 				const struct piece *piece,
 				unsigned ranks[HINT_MAX])
 {
-	const struct catalog_entry *entry = job->plan->entry;
+	const struct catalog_entry *entry = job->target.plan->entry;
 	const struct replica *replica;
 	struct piece next = *piece;
 	unsigned count = 1, i;
@@ -259,7 +228,7 @@ static void hint_others(struct peer_read *job, const struct peer_request *part)
 	    service_learn_write(&wire, s->files.path, s->files.catalog->hash))
 		return;
 	count = find_next_ranks(job, part->call.rank,
-				&job->pieces[part->index[0]], ranks);
+				&job->target.pieces[part->index[0]], ranks);
 	for (i = 1; i < count; i++)
 		calls[i - 1] = (struct engine_call){
 			.rank = ranks[i], .service = SERVICE_LEARN,
@@ -300,89 +269,6 @@ static int ask_again(struct peer_read *job, struct peer_request *part)
 
 /* ---- what comes ---------------------------------------------------------- */
 
-static void release_slot(void *context, void *loan)
-{
-	struct engine_call call = { .slot = loan };
-
-	engine_end(context, &call);
-}
-
-/* The runs of a piece whose elements are dense at @data. */
-static void init_extents(const struct peer_read *job, const struct piece *piece,
-			 struct extents *extents)
-{
-	struct layout layout = { .offset = 0 };
-	struct piece dense = *piece;
-
-	memset(dense.offset, 0, sizeof(dense.offset));
-	box_strides(job->plan->entry->ndim, piece->count, layout.stride);
-	extents_init(extents, job->plan, &dense, &layout);
-}
-
-static void put_piece(const struct peer_read *job, const struct piece *piece,
-		      const unsigned char *data)
-{
-	unsigned char *to = job->reply->data + job->reply->base;
-	struct extents extents;
-	struct extent extent;
-	uint64_t i;
-
-	init_extents(job, piece, &extents);
-	while (extents_next(&extents, &extent))
-		for (i = 0; i < extent.count; i++)
-			memcpy(to + extent.target + i * extent.target_stride,
-			       data + extent.offset + i * extent.stride,
-			       extent.size);
-}
-
-/* Are the bytes that came all that the reply will ever have, in their order? */
-static bool is_whole_reply(const struct peer_read *job,
-			   const struct peer_request *part)
-{
-	enum dtype dtype = (enum dtype)job->plan->entry->dtype;
-	uint64_t element = dtype_info(dtype)->size, at = 0;
-	unsigned i;
-
-	if (job->reply->base > 0 || part->size != job->reply->size ||
-	    job->plan->entry->flags & CATALOG_OVERLAP)
-		return false;
-	for (i = 0; i < part->count; i++) {
-		const struct piece *piece = &job->pieces[part->index[i]];
-		struct extents extents;
-		struct extent extent;
-
-		init_extents(job, piece, &extents);
-		extents_next(&extents, &extent);
-		if (piece->target * element != at ||
-		    extent.size != size_of(job, piece))
-			return false;
-		at += extent.size;
-	}
-	return true;
-}
-
-static int put_part(struct peer_read *job, struct peer_request *part)
-{
-	const unsigned char *data = part->call.data;
-	unsigned i;
-
-	if (part->call.got != part->size)
-		return -EPROTO;
-	if (job->reply->takes_loans && is_whole_reply(job, part)) {
-		reply_lend(job->reply, data, release_slot, job->source->engine,
-			   part->call.slot);
-		part->call.slot = NULL;
-		return 0;
-	}
-	for (i = 0; i < part->count; i++) {
-		const struct piece *piece = &job->pieces[part->index[i]];
-
-		put_piece(job, piece, data);
-		data += size_of(job, piece);
-	}
-	return 0;
-}
-
 /* What came of a part that was asked for: @error, or its bytes. Of what a rank
  * says only some is for who reads a file; what only concerns its copy, the next
  * one may have. */
@@ -392,7 +278,7 @@ static int finish_part(struct peer_read *job, struct peer_request *part,
 	unsigned i;
 
 	if (!error)
-		error = put_part(job, part);
+		error = peer_put(&job->target, part);
 	if (error == -ENOMEM || error == -EOPNOTSUPP)
 		return error;
 	if (error == -ESTALE)
@@ -446,13 +332,14 @@ static int read_below(struct peer_read *job, const struct piece *pieces,
 {
 	struct source *below = job->source->below;
 
-	return below->read(below, job->plan, pieces, count, job->reply);
+	return below->read(below, job->target.plan, pieces, count,
+			   job->target.reply);
 }
 
 /* Others may have what is not in a file of this machine any more. */
 static bool has_others(const struct peer_read *job, unsigned index)
 {
-	return find_replica(job, &job->pieces[index], &(uint32_t){ 0 });
+	return find_replica(job, &job->target.pieces[index], &(uint32_t){ 0 });
 }
 
 /* One by one, to find out which. */
@@ -534,8 +421,10 @@ static int read_ordered(struct source_peer *s, const struct plan *plan,
 	int error = 0;
 
 	for (i = 0; i < count && !error; i++) {
-		struct peer_read job = { .source = s, .plan = plan, .count = 1,
-				   .pieces = &pieces[i], .reply = reply };
+		struct peer_read job = {
+			.source = s, .count = 1,
+			.target = { plan, &pieces[i], reply, s->engine },
+		};
 
 		error = run_job(&job);
 	}
@@ -546,23 +435,24 @@ static int read_ordered(struct source_peer *s, const struct plan *plan,
  * -EIO. 0: all are here; 1: some are elsewhere, and reply->rank has one. */
 static int look_at_ranks(struct peer_read *job)
 {
-	const struct replica *replica;
+	const struct replica *replica, *all;
 	unsigned i;
 	int elsewhere = 0;
 
 	for (i = 0; i < job->count; i++) {
+		const struct piece *piece = &job->target.pieces[i];
 		uint32_t first = 0;
 
-		if (is_here(job, &job->pieces[i]))
+		if (is_here(job, piece))
 			continue;
-		replica = find_replica(job, &job->pieces[i], &first);
+		replica = find_replica(job, piece, &first);
 		elsewhere = 1;
-		job->reply->rank = (int)(replica ? replica :
-			placement_replicas(job->source->files.placement,
-					   file_of(job, &job->pieces[i])))->rank;
+		all = placement_replicas(job->source->files.placement,
+					 file_of(job, piece));
+		job->target.reply->rank = (int)(replica ? replica : all)->rank;
 		if (!replica)
 			return -EIO;
-		if (job->reply->nowait)
+		if (job->target.reply->nowait)
 			return -EAGAIN;
 	}
 	return elsewhere;
@@ -572,7 +462,7 @@ static int look_at_ranks(struct peer_read *job)
 static int read_here(struct peer_read *job)
 {
 	unsigned i;
-	int error = read_below(job, job->pieces, job->count);
+	int error = read_below(job, job->target.pieces, job->count);
 
 	if (error != -ESTALE)
 		return error;
@@ -580,7 +470,7 @@ static int read_here(struct peer_read *job)
 		;
 	if (i == job->count)
 		return error;
-	return job->reply->nowait ? -EAGAIN : 1;
+	return job->target.reply->nowait ? -EAGAIN : 1;
 }
 
 static int read_pieces(struct source *source, const struct plan *plan,
@@ -588,8 +478,10 @@ static int read_pieces(struct source *source, const struct plan *plan,
 		       struct reply *reply)
 {
 	struct source_peer *s = (struct source_peer *)source;
-	struct peer_read job = { .source = s, .plan = plan, .pieces = pieces,
-			   .count = count, .reply = reply };
+	struct peer_read job = {
+		.source = s, .count = count,
+		.target = { plan, pieces, reply, s->engine },
+	};
 	int error = look_at_ranks(&job);
 
 	if (error == 0)
@@ -602,86 +494,6 @@ static int read_pieces(struct source *source, const struct plan *plan,
 
 /* ---- keeping ------------------------------------------------------------- */
 
-/* The rank that is to keep the file of a shard; -1: it is here, or nowhere. */
-static int keeper_of(const struct source_peer *s,
-		     const struct catalog_entry *entry, uint64_t shard)
-{
-	const struct placement *placement = s->files.placement;
-	uint32_t file = catalog_shard(s->files.catalog, entry, shard)->file;
-
-	return file == CATALOG_NO_FILE || placement->files[file].count == 0 ||
-	       placement_local(placement, file) ? -1 :
-	       (int)placement_replicas(placement, file)->rank;
-}
-
-/* Of a rank that does not answer, or not well, nothing is kept: it is read as
- * long as its files have their names. */
-static int hold_rank(struct source_peer *s, unsigned rank, bool nowait)
-{
-	struct rank_hold *hold = &s->holds[rank];
-	bool ask;
-
-	if (nowait ? pthread_mutex_trylock(&hold->lock) :
-		     pthread_mutex_lock(&hold->lock))
-		return -EAGAIN;
-	ask = hold->count == 0 && engine_state(s->engine, rank) == PEER_UP;
-	if (ask && nowait) {
-		pthread_mutex_unlock(&hold->lock);
-		return -EAGAIN;
-	}
-	hold->count++;
-	if (ask && service_hold_checkpoint_ask(s->peers, rank, s->files.path,
-					       s->files.catalog->hash,
-					       &hold->number))
-		hold->number = 0;
-	pthread_mutex_unlock(&hold->lock);
-	return 0;
-}
-
-static void release_rank(struct source_peer *s, unsigned rank)
-{
-	struct rank_hold *hold = &s->holds[rank];
-
-	pthread_mutex_lock(&hold->lock);
-	assert(hold->count > 0);
-	if (--hold->count == 0 && hold->number > 0) {
-		service_release_send(s->peers, rank, hold->number);
-		hold->number = 0;
-	}
-	pthread_mutex_unlock(&hold->lock);
-}
-
-/* Of the first @count shards. */
-static void release_ranks(struct source_peer *s,
-			  const struct catalog_entry *entry, uint64_t count)
-{
-	uint64_t i;
-	int rank;
-
-	for (i = 0; i < count; i++) {
-		rank = keeper_of(s, entry, i);
-		if (rank >= 0)
-			release_rank(s, (unsigned)rank);
-	}
-}
-
-static int hold_ranks(struct source_peer *s, const struct catalog_entry *entry,
-		      bool nowait)
-{
-	uint64_t i;
-	int rank, error;
-
-	for (i = 0; i < entry->shard_count; i++) {
-		rank = keeper_of(s, entry, i);
-		error = rank >= 0 ? hold_rank(s, (unsigned)rank, nowait) : 0;
-		if (!error)
-			continue;
-		release_ranks(s, entry, i);
-		return error;
-	}
-	return 0;
-}
-
 static int hold(struct source *source, const struct catalog_entry *entry,
 		bool nowait)
 {
@@ -690,7 +502,7 @@ static int hold(struct source *source, const struct catalog_entry *entry,
 
 	if (error)
 		return error;
-	error = hold_ranks(s, entry, nowait);
+	error = peer_keep_hold(s->keep, entry, nowait);
 	if (error)
 		s->below->release(s->below, entry);
 	return error;
@@ -701,17 +513,14 @@ static void release(struct source *source, const struct catalog_entry *entry)
 	struct source_peer *s = (struct source_peer *)source;
 
 	s->below->release(s->below, entry);
-	release_ranks(s, entry, entry->shard_count);
+	peer_keep_release(s->keep, entry);
 }
 
 static void destroy(struct source *source)
 {
 	struct source_peer *s = (struct source_peer *)source;
-	unsigned i;
 
-	for (i = 0; i < s->files.placement->ranks; i++)
-		pthread_mutex_destroy(&s->holds[i].lock);
-	free(s->holds);
+	peer_keep_destroy(s->keep);
 	free(s);
 }
 
@@ -720,22 +529,18 @@ struct source *source_peer_create(struct peers *peers,
 				  struct source *below)
 {
 	struct source_peer *s = calloc(1, sizeof(*s));
-	unsigned i;
 
 	if (!s)
 		return NULL;
-	s->holds = calloc(files->placement->ranks, sizeof(*s->holds));
-	if (!s->holds) {
+	s->keep = peer_keep_create(peers, files);
+	if (!s->keep) {
 		free(s);
 		return NULL;
 	}
 	s->base = (struct source){ .read = read_pieces, .hold = hold,
 				   .release = release, .destroy = destroy };
-	s->peers = peers;
 	s->engine = client_of(peers)->engine;
 	s->files = *files;
 	s->below = below;
-	for (i = 0; i < files->placement->ranks; i++)
-		pthread_mutex_init(&s->holds[i].lock, NULL);
 	return &s->base;
 }

@@ -18,6 +18,16 @@ int wire_put_text(struct wire *wire, const char *text)
 	return wire_put(wire, text, strlen(text) + 1);
 }
 
+int wire_put_all(struct wire *wire, const void *head, size_t size,
+		 const char *path)
+{
+	int error;
+
+	wire->size = 0;
+	error = wire_put(wire, head, size);
+	return error ? error : wire_put_text(wire, path);
+}
+
 bool wire_get(struct wire_reader *reader, void *to, size_t size)
 {
 	if (size > reader->left)
@@ -54,4 +64,11 @@ static bool is_path(const char *path)
 bool wire_get_path(struct wire_reader *reader, char to[LIMIT_PATH_SIZE + 1])
 {
 	return wire_get_text(reader, to, LIMIT_PATH_SIZE + 1) && is_path(to);
+}
+
+bool wire_get_all(struct wire_reader *reader, void *head, size_t size,
+		  char path[LIMIT_PATH_SIZE + 1])
+{
+	return wire_get(reader, head, size) && wire_get_path(reader, path) &&
+	       reader->left == 0;
 }

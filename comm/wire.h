@@ -21,6 +21,9 @@ struct wire {
 /* Each appends. 0, or -ENAMETOOLONG: no more fits. */
 int wire_put(struct wire *wire, const void *data, size_t size);
 int wire_put_text(struct wire *wire, const char *text);
+/* All of a payload that is a head and a path. */
+int wire_put_all(struct wire *wire, const void *head, size_t size,
+		 const char *path);
 
 /* What is left of one that is read; borrowed. */
 struct wire_reader {
@@ -33,5 +36,8 @@ bool wire_get(struct wire_reader *reader, void *to, size_t size);
 bool wire_get_text(struct wire_reader *reader, char *to, size_t room);
 /* Relative, and every part of it a name; "" is the store. */
 bool wire_get_path(struct wire_reader *reader, char to[LIMIT_PATH_SIZE + 1]);
+/* What wire_put_all has put, and nothing more. */
+bool wire_get_all(struct wire_reader *reader, void *head, size_t size,
+		  char path[LIMIT_PATH_SIZE + 1]);
 
 #endif

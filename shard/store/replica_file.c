@@ -35,13 +35,13 @@ static int open_local(const struct replica_opening *opening,
 		      struct stored_file **ret_file)
 {
 	int store = opening->peers->stores[replica->rank];
-	bool by_name = opening->folder && opening->folder->fds[replica->rank] >= 0;
+	int in = opening->folder ? opening->folder->fds[replica->rank] : -1;
 	struct local_opened opened = {
 		.rank = replica->rank, .folder = store, .path = opening->path,
 	};
 	struct pin pin;
-	int error = io_open(by_name ? opening->folder->fds[replica->rank] : store,
-			    by_name ? opening->name : opening->path,
+	int error = io_open(in >= 0 ? in : store,
+			    in >= 0 ? opening->name : opening->path,
 			    &opened.fd, &opened.status);
 
 	if (error)
@@ -95,24 +95,27 @@ static bool go_on(struct replica_file *r, uint32_t at)
 	return found;
 }
 
+/* Copy @at has said @error: is there one to ask that was not, of @tries? */
+static bool has_next(struct replica_file *r, int error, uint32_t at,
+		     uint32_t *tries)
+{
+	return is_lost(error) && ++*tries < r->count && go_on(r, at);
+}
+
 static int read_range(struct stored_file *stored, uint64_t offset, bool exact,
 		      struct reply *reply)
 {
 	struct replica_file *r = (struct replica_file *)stored;
-	int error = -EIO;
-	uint32_t i, at;
+	uint32_t tries = 0, at;
+	int error;
 
-	for (i = 0; i < r->count && is_lost(error); i++) {
+	do {
 		at = atomic_load(&r->now);
 		error = r->copies[at].file->read(r->copies[at].file, offset,
 						 exact, reply);
-		if (!is_lost(error))
-			return error;
-		if (reply->nowait)
+		if (is_lost(error) && reply->nowait)
 			return -EAGAIN;
-		if (!go_on(r, at))
-			return error;
-	}
+	} while (has_next(r, error, at, &tries));
 	return error;
 }
 
@@ -121,16 +124,14 @@ static int status_now(struct stored_file *stored, bool exact,
 		      struct stat *ret_status)
 {
 	struct replica_file *r = (struct replica_file *)stored;
-	int error = -EIO;
-	uint32_t i, at;
+	uint32_t tries = 0, at;
+	int error;
 
-	for (i = 0; i < r->count && is_lost(error); i++) {
+	do {
 		at = atomic_load(&r->now);
 		error = r->copies[at].file->status(r->copies[at].file, exact,
 						   ret_status);
-		if (is_lost(error) && !go_on(r, at))
-			break;
-	}
+	} while (has_next(r, error, at, &tries));
 	if (!error && exact)
 		pin_status(&stored->pin, ret_status);
 	return error;

@@ -189,24 +189,24 @@ void members_await_state(unsigned rank, unsigned other, enum peer_state state)
 	pthread_mutex_unlock(&lock);
 }
 
-unsigned members_count_started(unsigned rank)
+static unsigned read_count(const unsigned *count)
 {
-	unsigned count;
+	unsigned found;
 
 	pthread_mutex_lock(&lock);
-	count = members[rank].started;
+	found = *count;
 	pthread_mutex_unlock(&lock);
-	return count;
+	return found;
+}
+
+unsigned members_count_started(unsigned rank)
+{
+	return read_count(&members[rank].started);
 }
 
 unsigned members_count_served(unsigned rank)
 {
-	unsigned count;
-
-	pthread_mutex_lock(&lock);
-	count = members[rank].served;
-	pthread_mutex_unlock(&lock);
-	return count;
+	return read_count(&members[rank].served);
 }
 
 uint64_t members_now_ms(void)
