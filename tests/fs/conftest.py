@@ -47,9 +47,6 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "heavy: takes long; not run under sanitizers")
     config.addinivalue_line(
-        "markers", "unit_tested: what it runs of ckptfs the unit tests run as "
-        "well; not run under AddressSanitizer")
-    config.addinivalue_line(
         "markers", "concurrent: many readers at once; also run under TSan")
     config.addinivalue_line(
         "markers", "xdist_group(name): run in the same process as others")

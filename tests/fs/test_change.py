@@ -12,8 +12,6 @@ import torch.distributed.checkpoint as dcp
 import util
 from mounting import poll
 
-pytestmark = pytest.mark.unit_tested
-
 SHAPE = (512, 1024)
 SIZE = 512 * 1024 * 4
 # Folders are looked at again after one second; this is generous.

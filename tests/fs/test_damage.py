@@ -18,8 +18,6 @@ from dcp import DTYPES, Blob, Checkpoint, Item, Layout, random_array
 from dcp.boxes import grid
 from dcp.views import UNREADABLE, read, read_errno, wait_errors
 
-pytestmark = pytest.mark.unit_tested
-
 SEED = 5
 LINE = r"error: .*__0_0\.distcp: byte \d+: \S"
 

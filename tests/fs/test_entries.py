@@ -7,13 +7,10 @@ import os
 import stat
 import subprocess
 
-import pytest
 import torch
 
 import util
 from sample import NAMES, STEP, open_file, pread_all, spans
-
-pytestmark = pytest.mark.unit_tested
 
 
 def test_stat(files):

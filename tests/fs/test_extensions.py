@@ -29,8 +29,6 @@ from dcp.store import Store
 from dcp.views import (check_tensor, encode, read, read_errno, wait_errors,
                        xattr)
 
-pytestmark = pytest.mark.unit_tested
-
 ONCE, TWICE = (ext.ZSTD,), (ext.ZSTD, ext.ZSTD)
 FRAMES = {ext.ZSTD: ext.zstd_frames}
 

@@ -15,8 +15,6 @@ import torch
 
 import util
 
-pytestmark = pytest.mark.unit_tested
-
 HALVES = (torch.bfloat16, torch.float16)
 BYTES = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz,
          torch.float8_e5m2fnuz, torch.float8_e8m0fnu)

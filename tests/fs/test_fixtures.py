@@ -13,8 +13,6 @@ import torch
 import util
 from conftest import DATA
 
-pytestmark = pytest.mark.unit_tested
-
 ROOT = DATA / "fixtures"
 SUFFIX = ".expect.json"
 NAMES = sorted(str(path.relative_to(ROOT))[:-len(SUFFIX)]

@@ -24,8 +24,6 @@ from dcp.store import Store
 from dcp.views import (check_tensor, index, read, read_errno, wait_errors,
                        xattr)
 
-pytestmark = pytest.mark.unit_tested
-
 ERAS = ("1.13", "2.0", "2.2", "2.3", "2.4", "2.6", "2.7", "2.9", "2.14")
 
 

@@ -15,8 +15,6 @@ from dcp.store import Store
 from dcp.views import (check_npy, check_tensor, encode, index, read,
                        read_errno, xattr)
 
-pytestmark = pytest.mark.unit_tested
-
 # Written down by hand, so that encode() of the tests is tested as well.
 ENCODED = {
     "model.layers.0.weight": "model.layers.0.weight",

@@ -6,8 +6,6 @@ import subprocess
 import pytest
 import util
 
-pytestmark = pytest.mark.unit_tested
-
 STEP = "torch-2.6.0/dtensor4"
 
 

@@ -22,8 +22,6 @@ from stfiles import (INDEX, NAMES, FLOAT6, pack, entry, pattern, write,
                      check_slices, check_listing, shards_of, check_stored,
                      random_tensors)
 
-pytestmark = pytest.mark.unit_tested
-
 # One file
 
 

@@ -7,15 +7,12 @@ import struct
 import time
 
 import numpy as np
-import pytest
 from safetensors.torch import load_file
 
 import util
 from mounting import poll
 from stfiles import (INDEX, pack, entry, pattern, write, check_bytes,
                      check_stored, sharding)
-
-pytestmark = pytest.mark.unit_tested
 
 SOON = 15               # seconds
 

@@ -21,8 +21,6 @@ from stfiles import (FIXTURES, INDEX, NAMES, pattern, write, read_header,
                      check_listing, shards_of, check_stored, random_tensors,
                      sharding)
 
-pytestmark = pytest.mark.unit_tested
-
 # DCP's sharded safetensors
 
 def assembled(folder):

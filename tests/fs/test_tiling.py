@@ -14,8 +14,6 @@ from dcp.store import Store
 from dcp.views import (check_refused, check_tensor, errors, index, read,
                        read_errno)
 
-pytestmark = pytest.mark.unit_tested
-
 
 @pytest.fixture
 def many(tmp_path):

@@ -13,7 +13,7 @@ SAVED_ON, ALSO_ON = 4, 3
 # A local state dict fits its own number of ranks only.
 LOADS = [(case, world) for case in ranks.CASES for world in (SAVED_ON, ALSO_ON)
          if (case, world) != ("fsdp1_local", ALSO_ON)]
-pytestmark = [pytest.mark.timeout(240), pytest.mark.unit_tested]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,6 @@ import util
 from group import Group
 from mounting import poll
 
-pytestmark = pytest.mark.unit_tested
-
 MODEL = "model.safetensors"
 SOON = 5
 

@@ -27,8 +27,6 @@ import util
 from conftest import DATA
 from group import Group
 
-pytestmark = pytest.mark.unit_tested
-
 # Types that safetensors has a name for, and, of torch's others, those that
 # torch can save.
 NAMED = ("float64", "float32", "float16", "bfloat16", "int64", "int32",
